@@ -1,0 +1,56 @@
+# `make run` and `make test` set up all they need; nothing else has to be done first.
+PYTHON ?= python3
+MODEL ?= all-minilm-l6-v2
+PORT ?= 8000
+BIN := .venv/bin
+SYNC = $(BIN)/uv pip sync --quiet --require-hashes --link-mode=copy
+export UV_PYTHON_DOWNLOADS := never
+export ORT_DISABLE_TELEMETRY := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint layer lock clean
+
+help:  ## list these commands
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
+
+run: .venv/ready .venv-ministack/ready layer  ## serve MODEL on 127.0.0.1:PORT with stand-ins for AWS
+	@PORT=$(PORT) $(BIN)/python -m handler.local $(MODEL)
+
+test: .venv/ready .venv-ministack/ready tests/node/node_modules/ready  ## run every test
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/ready  ## formatting, style, types and import directions
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+layer: .venv/ready  ## build the layer of MODEL, if it is not there yet
+	@$(BIN)/python -m model_layer build $(MODEL) --if-absent
+
+lock: .venv/ready  ## resolve pyproject.toml anew into the lock files
+	@set -e; compile() { $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate "$$@"; }; \
+	compile pyproject.toml --group pyproject.toml:build --group pyproject.toml:dev -o requirements.lock; \
+	compile --no-deps --group pyproject.toml:emulator >>requirements.lock; \
+	compile pyproject.toml -c requirements.lock -o requirements.cpu.lock; \
+	compile --group pyproject.toml:build -c requirements.lock -o requirements.build.lock; \
+	compile --group pyproject.toml:ministack -o requirements.ministack.lock
+
+clean:  ## remove environments, layers and caches
+	rm -rf .venv .venv-ministack tests/node/node_modules model_layer/out .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+
+.venv/ready: requirements.lock
+	@echo "making .venv ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@sed -n '/^uv==/,/[^\\]$$/p' requirements.lock >.venv/uv.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r .venv/uv.lock
+	@$(SYNC) --python $(BIN)/python requirements.lock
+	@touch $@
+
+.venv-ministack/ready: requirements.ministack.lock .venv/ready
+	@echo "making .venv-ministack ..."
+	@test -x .venv-ministack/bin/python || $(PYTHON) -m venv --without-pip .venv-ministack
+	@$(SYNC) --python .venv-ministack/bin/python requirements.ministack.lock
+	@touch $@
+
+tests/node/node_modules/ready: tests/node/package-lock.json .venv/ready
+	@echo "making tests/node/node_modules ..."
+	@cd tests/node && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --silent --no-audit --no-fund
+	@touch $@

@@ -1,0 +1,106 @@
+"""What a model layer is: the folder's `manifest.json` and its check against the files. Standard library only.
+
+A layer is a folder with `manifest.json`, `model.onnx` (the graph), `weights.bin` (its external data, page-aligned),
+`tokenizer.json` and `reference.npz` (texts and unquantized vectors that the recorded parity was measured on).
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+NAME = "manifest.json"
+FORMAT = 1
+
+
+class LayerError(Exception):
+    """The layer is missing, damaged or of another kind than this machine can serve; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class File:
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Facts of a layer. `context` counts the special tokens; `parity` is what `verify` measured against `reference.npz`."""
+
+    id: str
+    aliases: tuple[str, ...]
+    owned_by: str
+    description: str
+    weights: str  # "real", or "seeded": the vectors mean nothing
+    licence: str
+    source: str
+    revision: str | None
+    created: int  # Unix seconds
+    dimensions: int
+    context: int
+    special_tokens: int
+    vocabulary: int
+    layers: int
+    pooling: str  # "cls" or "mean"
+    outputs: tuple[str, ...]  # "dense" and what else can be fetched
+    precision: str  # "int8" or "fp32"
+    target: str  # "cpu"
+    onnxruntime: str  # version it was verified with
+    cpu: tuple[str, ...]  # CPU features that saved prepacked weights need; empty without any
+    parity: dict[str, float]
+    files: dict[str, File]
+    format: int = FORMAT
+
+    @property
+    def content_tokens(self) -> int:
+        """The longest text, in tokens without the specials."""
+        return self.context - self.special_tokens
+
+    def save(self, folder: Path) -> None:
+        (folder / NAME).write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def load(folder: Path) -> Manifest:
+    """The manifest of a layer. Raises LayerError where there is none, or one of another format."""
+    try:
+        values: dict[str, Any] = json.loads((folder / NAME).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise LayerError(
+            f"No model layer in {folder}. Build one with `python -m model_layer build`, or point MODEL_DIR at one."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise LayerError(f"{folder / NAME} cannot be read: {error}. Build the layer again.") from None
+    if values.get("format") != FORMAT:
+        raise LayerError(f"{folder} has layer format {values.get('format')}, this version reads {FORMAT}. Build it again.")
+    try:
+        values["files"] = {name: File(**file) for name, file in values["files"].items()}
+        for name in ("aliases", "outputs", "cpu"):
+            values[name] = tuple(values[name])
+        return Manifest(**values)
+    except (TypeError, KeyError) as error:
+        raise LayerError(f"{folder / NAME} is not a manifest: {error}. Build the layer again.") from None
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def faults(manifest: Manifest, folder: Path, *, hashes: bool) -> Iterator[str]:
+    """What in the folder differs from the manifest, a sentence each: missing files, sizes and, if asked, SHA-256."""
+    for name, file in manifest.files.items():
+        path = folder / name
+        if not path.is_file():
+            yield f"{name} is missing"
+        elif (size := path.stat().st_size) != file.bytes:
+            yield f"{name} has {size} bytes, the manifest says {file.bytes}"
+        elif hashes and sha256(path) != file.sha256:
+            yield f"{name} has another SHA-256 than the manifest"
+
+
+def check(manifest: Manifest, folder: Path, *, hashes: bool) -> None:
+    """Raise LayerError if the folder is not what its manifest says."""
+    if found := list(faults(manifest, folder, hashes=hashes)):
+        raise LayerError(f"The layer in {folder} does not match its manifest: {'; '.join(found)}. Build it again.")

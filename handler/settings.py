@@ -1,0 +1,92 @@
+"""Every environment variable the function reads, typed and documented where it is declared.
+
+`python -m handler.settings` lists them with their defaults; `read()` is what the other rooms call.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from functools import cache
+from typing import Any, get_type_hints
+
+MIB = 1 << 20
+
+
+class SettingError(ValueError):
+    """A variable is missing or has a value that its type does not admit; the message says which and what it may be."""
+
+
+def _setting(default: Any, about: str, *choices: str) -> Any:
+    return field(default=default, metadata={"about": about, "choices": choices})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A field `model_dir` is the variable MODEL_DIR. Types: str, int; an empty variable counts as absent."""
+
+    model_dir: str = _setting("/opt/model", "Folder of the model layer to serve.")
+    model_check: str = _setting(
+        "sizes",
+        "What the start compares with the layer's manifest: the files' sizes, or their SHA-256 too (reads every byte).",
+        "sizes",
+        "hashes",
+    )
+    model_aliases: str = _setting("", "Further names of the model, `alias=id` separated by commas.")
+    threads: int = _setting(0, "Threads of one inference; 0 takes the container's share of the CPUs.")
+    empty_input: str = _setting("embed", 'What "" in the input gets: a vector at 0 tokens, or a 400.', "embed", "reject")
+    max_body_bytes: int = _setting(64 * MIB, "Largest request body that is read; a larger one is 413.")
+    keys_table: str = _setting("", "DynamoDB table of API keys (SHA-256 of each). Required.")
+    usage_table: str = _setting("", "DynamoDB table of usage records, the ledger. Required.")
+    log_level: str = _setting("INFO", "Least severe log line that is written.", "DEBUG", "INFO", "WARNING", "ERROR")
+    port: int = _setting(8080, "Port of the plain HTTP server (`handler/entry.sh` outside Lambda).")
+    aws_lambda_runtime_api: str = _setting("", "Set by Lambda: present where the function runs under its runtime.")
+    aws_lambda_function_memory_size: int = _setting(0, "Set by Lambda, in MB: 1,769 of them are one vCPU.")
+    aws_region: str = _setting("", "Region of the tables, set by Lambda; elsewhere AWS's own profiles may name it too.")
+    aws_endpoint_url: str = _setting("", "Another address for all of AWS's services: MiniStack's, in `make run`.")
+
+
+def parse(environ: Mapping[str, str]) -> Settings:
+    """Settings of an environment; SettingError names every variable that is wrong, all at once."""
+    values: dict[str, Any] = {}
+    wrong: list[str] = []
+    types = get_type_hints(Settings)
+    for each in fields(Settings):
+        name, choices = each.name.upper(), each.metadata["choices"]
+        text = environ.get(name, "").strip()
+        if not text:
+            continue
+        if choices and text not in choices:
+            wrong.append(f"{name}={text}: expected one of {', '.join(choices)}")
+        elif types[each.name] is int and not (text.isascii() and text.isdigit()):
+            wrong.append(f"{name}={text}: expected a whole number, 0 or more")
+        else:
+            values[each.name] = types[each.name](text)
+    if wrong:
+        raise SettingError("; ".join(wrong))
+    return Settings(**values)
+
+
+@cache
+def read() -> Settings:
+    """The process's own settings, read once."""
+    return parse(os.environ)
+
+
+def required(settings: Settings, *names: str) -> None:
+    """Raise SettingError unless every one of these fields has a value."""
+    if missing := [name.upper() for name in names if not getattr(settings, name)]:
+        raise SettingError(f"{', '.join(missing)}: not set. `python -m handler.settings` says what each is for.")
+
+
+def describe() -> str:
+    """The manual: one paragraph a variable, in order of declaration."""
+    lines = []
+    for each in fields(Settings):
+        default = f" (default {each.default})" if each.default not in ("", 0) else ""
+        choices = f" One of {', '.join(each.metadata['choices'])}." if each.metadata["choices"] else ""
+        lines.append(f"{each.name.upper()}{default}\n    {each.metadata['about']}{choices}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(describe())  # noqa: T201
