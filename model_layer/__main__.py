@@ -1,0 +1,129 @@
+"""`python -m model_layer build|verify|inspect`: make a model layer, prove it, show it."""
+
+import argparse
+import resource
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from handler.engine import manifest
+from model_layer import build, verify
+from model_layer.catalog import MODELS
+from model_layer.sources import SourceError, open_source
+
+OUT = Path(__file__).parent / "out"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """0: done; 1: a build or a check failed, with the reason on stderr; 2: the call's words are off."""
+    asked = _parser().parse_args(arguments)
+    try:
+        return int(asked.call(asked))
+    except (SourceError, build.BuildError, manifest.LayerError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m model_layer", description=__doc__)
+    calls = parser.add_subparsers(required=True, metavar="build|verify|inspect")
+
+    make = calls.add_parser("build", help="make the layer of a model")
+    make.set_defaults(call=_build)
+    make.add_argument("model", choices=sorted(MODELS))
+    make.add_argument("--precision", choices=("int8", "fp32"), default="int8")
+    make.add_argument("--layers", type=_positive, metavar="N", help="a shallower one, of a seeded model")
+    make.add_argument("--from", dest="local", type=Path, metavar="DIR", help="the model's files, instead of a download")
+    make.add_argument(
+        "--out", type=Path, metavar="DIR", help=f"where to put it (default {OUT.name}/ beside the builder)"
+    )
+    make.add_argument("--if-absent", action="store_true", help="do nothing where a complete one lies already")
+
+    check = calls.add_parser("verify", help="hash every file and measure the recorded parity again")
+    check.set_defaults(call=_verify)
+    check.add_argument("layer", type=_layer, help="a folder, or the name of one in out/")
+
+    show = calls.add_parser("inspect", help="what a layer is, whence, how exact, how large")
+    show.set_defaults(call=_inspect)
+    show.add_argument("layer", type=_layer, help="a folder, or the name of one in out/")
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not (text.isdigit() and int(text)):
+        raise argparse.ArgumentTypeError("expected a whole number, 1 or more")
+    return int(text)
+
+
+def _layer(text: str) -> Path:
+    return Path(text) if Path(text).is_dir() else OUT / text
+
+
+def _build(asked: argparse.Namespace) -> int:
+    model, name = MODELS[asked.model], asked.model
+    if asked.layers is not None:
+        if model.weights != "seeded":
+            raise SourceError(f"{model.id} has the layers it was trained with; --layers is for seeded models.")
+        model, name = model.with_layers(asked.layers), f"{name}-{asked.layers}"
+    folder = asked.out or OUT / (name if asked.precision == "int8" else f"{name}-{asked.precision}")
+    if asked.if_absent and build.is_complete(folder, model, asked.precision):
+        print(f"model layer {folder}: there already")
+        return 0
+    start = time.monotonic()
+
+    def progress(step: str) -> None:
+        print(f"  {time.monotonic() - start:5.1f} s  {step}", flush=True)
+
+    print(f"model layer {folder}: building {model.id}, {asked.precision}", flush=True)
+    build.build(model, open_source(model, OUT / "sources", asked.local), asked.precision, folder, progress)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    print(f"  {time.monotonic() - start:5.1f} s  done, peak memory {peak:.1f} GB")
+    return _inspect(argparse.Namespace(layer=folder))
+
+
+def _verify(asked: argparse.Namespace) -> int:
+    found, figures = verify.faults(asked.layer)
+    for fault in found:
+        print(f"FAULT {fault}", file=sys.stderr)
+    if figures:
+        print(f"{asked.layer}: {_parity(figures)}")
+    if not found:
+        print(f"{asked.layer}: every file and figure is as its manifest says")
+    return 1 if found else 0
+
+
+def _inspect(asked: argparse.Namespace) -> int:
+    facts = manifest.load(asked.layer)
+    made = datetime.fromtimestamp(facts.created, UTC).isoformat(timespec="seconds")
+    meaning = "real" if facts.weights == "real" else "seeded at random: the vectors mean nothing"
+    rows = {
+        "model": f"{facts.id}  ({', '.join(facts.aliases) or 'no aliases'})",
+        "weights": meaning,
+        "source": f"{facts.source}{f', revision {facts.revision}' if facts.revision else ''}",
+        "licence": facts.licence,
+        "shape": f"{facts.layers} layers, {facts.dimensions} dimensions, {facts.pooling} pooling, "
+        f"{facts.vocabulary:,} pieces",
+        "context": f"{facts.context} tokens, {facts.content_tokens} of text",
+        "outputs": ", ".join(facts.outputs),
+        "precision": f"{facts.precision} for {facts.target}: {_parity(facts.parity)}",
+        "made": f"{made} with onnxruntime {facts.onnxruntime}",
+        "size": f"{sum(file.bytes for file in facts.files.values()) / 1e6:.1f} MB",
+    }
+    print(asked.layer)
+    for name, value in rows.items():
+        print(f"  {name:<10} {value}")
+    for name, file in facts.files.items():
+        print(f"  {name:<16} {file.bytes / 1e6:8.1f} MB  sha256 {file.sha256}")
+    return 0
+
+
+def _parity(figures: dict[str, float]) -> str:
+    return (
+        f"cosine to fp32 {figures['mean_cosine']:.4f} (least {figures['least_cosine']:.4f}), "
+        f"nearest neighbour equal for {figures['neighbours']:.1%} of {figures['texts']:.0f} texts"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

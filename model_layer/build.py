@@ -1,0 +1,107 @@
+"""The pipeline of every model: source → graph → quantization → parity against the unquantized graph → manifest."""
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import onnxruntime
+
+from handler.engine import manifest
+from model_layer import graph, run, smoothing, verify
+from model_layer.catalog import Model
+from model_layer.sources import Source
+from model_layer.tokenizer import layer_form, special_tokens
+
+
+class BuildError(Exception):
+    """The layer came out worse than the catalog's thresholds; the message says which precision passes."""
+
+
+def is_complete(folder: Path, model: Model, precision: str) -> bool:
+    """Whether the folder holds a finished layer of this model, depth and precision, judged by its files' sizes."""
+    try:
+        facts = manifest.load(folder)
+        manifest.check(facts, folder, hashes=False)
+    except manifest.LayerError:
+        return False
+    return (facts.id, facts.layers, facts.precision) == (model.id, model.geometry.layers, precision)
+
+
+def build(model: Model, source: Source, precision: str, folder: Path, progress: Callable[[str], None]) -> None:
+    """Make the layer beside `folder` and move it there when it is whole: an interrupted build leaves no half layer."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as made:
+        layer = Path(made) / "layer"
+        layer.mkdir(mode=0o755)
+        facts = _fill(model, source, precision, layer, progress)
+        facts.save(layer)
+        for path in layer.iterdir():
+            path.chmod(0o644)  # the function's user is another than the builder's
+        if folder.exists():
+            shutil.rmtree(folder)
+        layer.rename(folder)
+
+
+def _fill(
+    model: Model, source: Source, precision: str, layer: Path, progress: Callable[[str], None]
+) -> manifest.Manifest:
+    progress("tokenizer")
+    tokenizer = layer_form(source.tokenizer())
+    (layer / verify.TOKENIZER).write_text(tokenizer, encoding="utf-8")
+
+    int8, inputs = precision == "int8", verify.texts("pairs", model.verification)
+    with tempfile.TemporaryDirectory(dir=layer.parent) as made:
+        unquantized = Path(made) if int8 else layer
+        _write(model, source, unquantized, None, progress)
+        progress(f"vectors of {len(inputs)} texts")
+        reference = vectors = run.embed(unquantized / graph.GRAPH, layer / verify.TOKENIZER, inputs)
+        if int8:
+            progress("ranges of the activations")
+            samples = verify.texts("calibration", model.calibration)
+            factors = smoothing.factors(source, model.geometry, unquantized, layer / verify.TOKENIZER, samples)
+            _write(model, source, layer, factors, progress)
+            progress(f"vectors of {len(inputs)} texts, to compare")
+            vectors = run.embed(layer / graph.GRAPH, layer / verify.TOKENIZER, inputs)
+    verify.save_reference(layer / verify.REFERENCE, inputs, reference)
+    figures = verify.parity(vectors, reference)
+    if short := list(verify.shortfalls(figures, model.thresholds)):
+        raise BuildError(f"{model.id} in {precision} is not exact enough: {'; '.join(short)}. --precision fp32 passes.")
+
+    progress("SHA-256 of the files")
+    files = {path.name: manifest.File(path.stat().st_size, manifest.sha256(path)) for path in sorted(layer.iterdir())}
+    return manifest.Manifest(
+        id=model.id,
+        aliases=model.aliases,
+        owned_by=model.owned_by,
+        description=model.description,
+        weights=model.weights,
+        licence=model.licence,
+        source=model.source,
+        revision=model.revision,
+        created=int(os.environ.get("SOURCE_DATE_EPOCH", time.time())),
+        dimensions=model.geometry.hidden,
+        context=model.context,
+        special_tokens=special_tokens(tokenizer),
+        vocabulary=model.geometry.vocabulary,
+        layers=model.geometry.layers,
+        pooling=model.pooling,
+        outputs=("dense", "token_states"),
+        precision=precision,
+        target="cpu",
+        onnxruntime=onnxruntime.__version__,
+        cpu=(),
+        parity=figures,
+        files=files,
+    )
+
+
+def _write(
+    model: Model, source: Source, folder: Path, factors: graph.Factors | None, progress: Callable[[str], None]
+) -> None:
+    def step(what: str) -> None:
+        progress(f"{'fp32' if factors is None else 'int8'}: {what}")
+
+    graph.write(source, model.geometry, pooling=model.pooling, folder=folder, smoothing=factors, progress=step)

@@ -1,0 +1,65 @@
+"""Factors per channel that even out what a quantized matrix reads, measured on the calibration texts.
+
+Activations have one scale for a whole text, and a few of an encoder's channels are 10 to 20 times as wide as the
+others: they alone cost all-minilm-l6-v2 more cosine than all other quantization together (0.9936; with factors 0.998).
+So what a matrix reads is divided by its factors, and the matrix's rows are multiplied by them (SmoothQuant, Xiao et
+al., arXiv:2211.10438, equation 4). Attention's output is left as it is: factors there changed nothing measurable.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from model_layer import graph, run
+from model_layer.catalog import Geometry
+from model_layer.sources import Source, layer_prefix, shapes
+
+Array = npt.NDArray[np.float32]
+
+# How much of a channel's width goes into its factor, the rest into the weights'. 0.7, 0.8 and 0.9 measured alike.
+ALPHA = 0.8
+SMOOTHED = (
+    ("attention.self.query", "attention.self.key", "attention.self.value"),
+    ("intermediate.dense",),
+    ("output.dense",),
+)
+
+
+def factors(
+    source: Source, geometry: Geometry, unquantized: Path, tokenizer: Path, texts: Sequence[str]
+) -> graph.Factors:
+    """The factors of every smoothed matrix, float32 [its input channels]; matrices that read the same share theirs."""
+    widths = _widths(unquantized, tokenizer, texts)
+    found: dict[str, Array] = {}
+    for index in range(geometry.layers):
+        for group in SMOOTHED:
+            names = [layer_prefix(index) + name for name in group]
+            columns = [
+                np.abs(source.tensor(f"{name}.weight", *shapes(geometry)[f"{part}.weight"])).max(axis=0)
+                for name, part in zip(names, group, strict=True)
+            ]
+            weights = np.maximum(np.max(columns, axis=0), 1e-5)
+            factor = np.maximum(widths[names[0]], 1e-5) ** ALPHA / weights ** (1 - ALPHA)
+            factor /= np.exp(np.log(factor).mean())
+            found |= dict.fromkeys(names, factor.astype(np.float32))
+    return found
+
+
+def _widths(unquantized: Path, tokenizer: Path, texts: Sequence[str]) -> Mapping[str, Array]:
+    """max|x| of each input channel of each matrix of an unquantized graph, over all tokens of the texts."""
+    model = onnx.load(unquantized / graph.GRAPH, load_external_data=False)
+    reads = {node.input[1]: node.input[0] for node in model.graph.node if node.op_type == "MatMul"}
+    outputs = sorted(set(reads.values()))
+    model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in outputs)
+    observed = unquantized / "observed.onnx"
+    observed.write_bytes(model.SerializeToString())
+    session = run.session(observed)
+    most: dict[str, Array] = {}
+    for ids in run.token_ids(tokenizer, texts):
+        for name, values in zip(outputs, session.run(outputs, {"input_ids": ids}), strict=True):
+            widest = np.abs(values[0]).max(axis=0)
+            most[name] = np.maximum(most.get(name, widest), widest)
+    return {matrix: most[name] for matrix, name in reads.items()}
