@@ -33,7 +33,9 @@ class Settings:
     )
     model_aliases: str = _setting("", "Further names of the model, `alias=id` separated by commas.")
     threads: int = _setting(0, "Threads of one inference; 0 takes the container's share of the CPUs.")
-    empty_input: str = _setting("embed", 'What "" in the input gets: a vector at 0 tokens, or a 400.', "embed", "reject")
+    empty_input: str = _setting(
+        "embed", 'What "" in the input gets: a vector at 0 tokens, or a 400.', "embed", "reject"
+    )
     max_body_bytes: int = _setting(64 * MIB, "Largest request body that is read; a larger one is 413.")
     keys_table: str = _setting("", "DynamoDB table of API keys (SHA-256 of each). Required.")
     usage_table: str = _setting("", "DynamoDB table of usage records, the ledger. Required.")

@@ -27,7 +27,7 @@ class File:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Facts of a layer. `context` counts the special tokens; `parity` is what `verify` measured against `reference.npz`."""
+    """Facts of a layer. `context` counts the special tokens; `parity` is measured against `reference.npz`."""
 
     id: str
     aliases: tuple[str, ...]
@@ -73,7 +73,9 @@ def load(folder: Path) -> Manifest:
     except (OSError, ValueError) as error:
         raise LayerError(f"{folder / NAME} cannot be read: {error}. Build the layer again.") from None
     if values.get("format") != FORMAT:
-        raise LayerError(f"{folder} has layer format {values.get('format')}, this version reads {FORMAT}. Build it again.")
+        raise LayerError(
+            f"{folder} has layer format {values.get('format')}, this version reads {FORMAT}. Build it again."
+        )
     try:
         values["files"] = {name: File(**file) for name, file in values["files"].items()}
         for name in ("aliases", "outputs", "cpu"):

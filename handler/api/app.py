@@ -1,0 +1,55 @@
+"""The HTTP door: a FastAPI application over the service, for Mangum and for a plain HTTP server."""
+
+import logging
+import os
+import threading
+
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+
+from handler import logs, settings
+from handler.api import embeddings, health, models
+from handler.api.frame import Frame, reply
+from handler.contract import errors
+from handler.service import Service
+
+log = logging.getLogger(__name__)
+
+
+def create_app(service: Service | None = None) -> FastAPI:
+    """The application over a service; without one, over the process's own, which then loads behind the open port.
+
+    Raises SettingError or LayerError at once where the function could never serve.
+    """
+    if service is None:
+        config = settings.read()
+        logs.configure(config)
+        service = Service.open(config)
+        threading.Thread(target=_load, args=(service,), name="load", daemon=True).start()
+    app = FastAPI(title="emblet", docs_url=None, redoc_url=None, redirect_slashes=False)
+    app.state.service = service
+    for resource in (embeddings, models, health):
+        app.include_router(resource.router)
+    app.add_exception_handler(HTTPException, _framework_error)
+    app.add_middleware(Frame)
+    return app
+
+
+async def _framework_error(request: Request, error: Exception) -> Response:
+    """Starlette's own refusals, in the envelope: an unknown route and a wrong method."""
+    assert isinstance(error, HTTPException)  # noqa: S101  (what it was registered for)
+    method, path = request.method, request.url.path
+    if error.status_code == 405:
+        return reply(errors.WRONG_METHOD.error(headers=dict(error.headers or {}), method=method, path=path))
+    if error.status_code == 404:
+        return reply(errors.UNKNOWN_URL.error(method=method, path=path))
+    raise error
+
+
+def _load(service: Service) -> None:
+    try:
+        service.load()
+    except Exception:
+        log.critical("The model cannot be loaded; the process ends, so that its host starts another.", exc_info=True)
+        logging.shutdown()
+        os._exit(1)  # from a thread, and before any request was taken

@@ -1,0 +1,43 @@
+"""Who is calling: a credential out of the headers, a caller out of the Keys table, and whether its role may."""
+
+import base64
+import binascii
+
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
+from starlette.requests import Request
+
+from handler.billing.keys import Caller
+from handler.contract import errors
+from handler.service import Service
+
+
+def credential(headers: Headers) -> str | None:
+    """The clear key: Bearer, or the password of Basic, in `Authorization`; else `api-key`, else `x-api-key`.
+
+    Another scheme, such as AWS's signature, is passed over.
+    """
+    scheme, _, value = headers.get("authorization", "").strip().partition(" ")
+    value = value.strip()
+    if scheme.lower() == "bearer" and value:
+        return value
+    if scheme.lower() == "basic" and value:
+        try:
+            return base64.b64decode(value, validate=True).decode().partition(":")[2]
+        except (binascii.Error, UnicodeDecodeError):
+            return ""  # a credential, but no key of ours
+    return headers.get("api-key", "").strip() or headers.get("x-api-key", "").strip() or None
+
+
+async def caller(request: Request, service: Service, *roles: str) -> Caller:
+    """The request's caller, whose role must be one of these. Raises 401, 403 or 503."""
+    clear = credential(request.headers)
+    if clear is None:
+        raise errors.NO_KEY.error()
+    found = await run_in_threadpool(service.authenticate, clear)
+    request.state.account = found.account
+    if found.role not in roles:
+        raise errors.WRONG_ROLE.error(
+            role=found.role, method=request.method, path=request.url.path, needed=" or ".join(roles)
+        )
+    return found

@@ -1,0 +1,65 @@
+"""`POST /v1/embeddings`."""
+
+import hashlib
+from datetime import UTC, datetime
+
+from fastapi import APIRouter, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from handler.api import auth, bodies
+from handler.api.frame import JSON
+from handler.billing.keys import Caller
+from handler.billing.ledger import Work
+from handler.contract.embeddings import FORMATS, MAX_INPUTS
+from handler.service import Answer, Service
+
+router = APIRouter()
+
+_SCHEMA = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            JSON: {
+                "schema": {
+                    "type": "object",
+                    "required": ["model", "input"],
+                    "properties": {
+                        "model": {"type": "string"},
+                        "input": {
+                            "oneOf": [
+                                {"type": "string"},
+                                {
+                                    "type": "array",
+                                    "minItems": 1,
+                                    "maxItems": MAX_INPUTS,
+                                    "items": {"type": "string"},
+                                },
+                            ]
+                        },
+                        "encoding_format": {"type": "string", "enum": list(FORMATS), "nullable": True},
+                        "dimensions": {"type": "integer", "minimum": 1, "nullable": True},
+                        "user": {"type": "string", "nullable": True},
+                    },
+                }
+            }
+        },
+    }
+}
+
+
+@router.post("/v1/embeddings", openapi_extra=_SCHEMA)
+async def embeddings(request: Request) -> Response:
+    """Embed one text, or up to 2,048."""
+    came = datetime.now(UTC)
+    service: Service = request.app.state.service
+    caller = await auth.caller(request, service, "inference")
+    raw = await bodies.read(request, service.settings.max_body_bytes)
+    work_id = request.state.request_id.removeprefix("req_")
+    answer = await run_in_threadpool(_answer, service, raw, caller, work_id, came)
+    request.state.tokens = answer.tokens
+    return Response(answer.body, media_type=JSON)
+
+
+def _answer(service: Service, raw: bytes, caller: Caller, work_id: str, came: datetime) -> Answer:
+    work = Work(work_id, hashlib.sha256(raw).hexdigest()[:16], came, "http")
+    return service.embed(service.read(raw), caller, work)

@@ -1,0 +1,145 @@
+"""Every error the service can answer, as data: status, type, code and message of CONTRACT section 3.
+
+No other place composes an error body. `raise UNKNOWN_MODEL.error(param="model", id=...)` anywhere above the contract;
+the door turns it into `{"error": {"message", "type", "param", "code"}}`.
+"""
+
+import json
+from dataclasses import dataclass, field
+
+_ECHO = 64  # values of the client's are cut at this many characters
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A row of the table. `message` has {fields} to be filled in; `headers` go out with it."""
+
+    status: int
+    type: str
+    code: str | None
+    message: str
+    headers: tuple[tuple[str, str], ...] = ()
+
+    def error(self, param: str | None = None, headers: dict[str, str] | None = None, **values: object) -> "ApiError":
+        shown = {name: _cut(value) if isinstance(value, str) else value for name, value in values.items()}
+        return ApiError(self, self.message.format(**shown), param, dict(self.headers) | (headers or {}))
+
+
+@dataclass(eq=False)  # not frozen: raising an exception sets attributes on it
+class ApiError(Exception):
+    """A failure as the client will see it."""
+
+    problem: Problem
+    message: str
+    param: str | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.problem.status} {self.problem.code or self.problem.type}"
+
+    @property
+    def status(self) -> int:
+        return self.problem.status
+
+    def body(self) -> bytes:
+        shape = {"message": self.message, "type": self.problem.type, "param": self.param, "code": self.problem.code}
+        return json.dumps({"error": shape}, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _ECHO else text[:_ECHO] + "…"
+
+
+_INVALID = "invalid_request_error"
+_SERVER = "server_error"
+_UNAVAILABLE = "service_unavailable_error"
+_FINAL = (("x-should-retry", "false"),)  # repeating cannot help, and the SDKs obey it
+
+INVALID_JSON = Problem(
+    400,
+    _INVALID,
+    None,
+    "We could not parse the JSON body of your request. (HINT: This likely means you aren't using your HTTP library "
+    "correctly. The OpenAI API expects a JSON payload, but what was sent was not valid JSON.)",
+)
+MISSING_PARAMETER = Problem(400, _INVALID, "missing_required_parameter", "Missing required parameter: '{field}'.")
+INVALID_TYPE = Problem(
+    400, _INVALID, "invalid_type", "Invalid type for '{field}': expected {expected}, but got {got} instead."
+)
+INVALID_VALUE = Problem(400, _INVALID, "invalid_value", "Invalid value: '{value}'. Supported values are: {values}.")
+DIMENSIONS = Problem(400, _INVALID, "invalid_value", "This model does not support specifying dimensions.")
+EMPTY_ARRAY = Problem(
+    400, _INVALID, "empty_array", "Invalid '{field}': empty array. Expected an array with minimum length 1."
+)
+TOO_MANY_INPUTS = Problem(
+    400,
+    _INVALID,
+    "array_above_max_length",
+    "Invalid 'input': array too long. Expected at most {most} inputs, but got {n}.",
+)
+EMPTY_STRING = Problem(400, _INVALID, "empty_string", "Invalid 'input[{i}]': empty string.")
+TOKEN_ARRAYS = Problem(
+    400,
+    _INVALID,
+    "token_arrays_not_supported",
+    "This service takes text, not token ids. In LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False).",
+)
+CONTEXT_LENGTH = Problem(
+    400,
+    _INVALID,
+    "context_length_exceeded",
+    "This model's maximum context length is {context} tokens ({content} of text, {special} special tokens), however "
+    "input[{i}] has {n} tokens of text. Shorten or split it.",
+)
+MAX_TOKENS = Problem(
+    400, "max_tokens_per_request", "max_tokens_per_request", "Requested {n} tokens, max {most} tokens per request"
+)
+RESPONSE_TOO_LARGE = Problem(
+    400,
+    _INVALID,
+    "response_too_large",
+    "The answer to {n} inputs would be about {bytes} bytes; {limit} can be returned. Send at most {k} inputs{hint}.",
+)
+NO_SUCH_OUTPUT = Problem(
+    400, _INVALID, "unsupported_value", "Model '{model}' has no '{name}' output. It has: {outputs}."
+)
+NO_KEY = Problem(
+    401,
+    _INVALID,
+    None,
+    "You didn't provide an API key. You need to provide your API key in an Authorization header using Bearer auth "
+    "(i.e. Authorization: Bearer YOUR_KEY), or as the password field (with blank username) if you're accessing the "
+    "API from your browser and are prompted for a username and password.",
+)
+WRONG_KEY = Problem(401, _INVALID, "invalid_api_key", "Incorrect API key provided.")
+WRONG_ROLE = Problem(
+    403, _INVALID, "insufficient_permissions", "This key has the role '{role}'; {method} {path} needs '{needed}'."
+)
+UNKNOWN_MODEL = Problem(
+    404, _INVALID, "model_not_found", "The model '{id}' does not exist or you do not have access to it."
+)
+UNKNOWN_URL = Problem(404, _INVALID, None, "Invalid URL ({method} {path})")
+WRONG_METHOD = Problem(
+    405,
+    _INVALID,
+    None,
+    "Not allowed to {method} on {path}. (HINT: Perhaps you meant to use a different HTTP method?)",
+)
+BODY_TOO_LARGE = Problem(
+    413, _INVALID, "request_too_large", "The request body is {n} bytes; at most {limit} are accepted."
+)
+UNSUPPORTED_MEDIA = Problem(415, _INVALID, "unsupported_media_type", "Unsupported content type or encoding: {value}.")
+NON_FINITE = Problem(500, _SERVER, "non_finite_vector", "The model produced no finite vector for input[{i}].", _FINAL)
+UNFORESEEN = Problem(500, _SERVER, None, "The server had an error while processing your request. (request id {id})")
+LOADING = Problem(503, _UNAVAILABLE, "model_loading", "The model is loading. Please try again in {s} seconds.")
+STORE_UNAVAILABLE = Problem(
+    503,
+    _UNAVAILABLE,
+    "store_unavailable",
+    "A store that this service needs cannot be reached. Please try again in {s} seconds.",
+)
+
+
+def try_again(problem: Problem, seconds: int) -> ApiError:
+    """A 503 with both of the headers that SDKs read; `seconds` 1 to 10."""
+    return problem.error(headers={"retry-after": str(seconds), "retry-after-ms": str(seconds * 1000)}, s=seconds)

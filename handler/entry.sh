@@ -1,0 +1,11 @@
+#!/bin/sh
+# Entry point of the image. Lambda is known by its Runtime API; everywhere else, with or without SageMaker's argument
+# `serve`, the same service is a plain HTTP server: one process, because one engine serves all callers.
+if [ -n "${AWS_LAMBDA_RUNTIME_API:-}" ]; then
+  # Lambda names every image function's environment AWS_Lambda_Image. By this name awslambdaric waits for events in a
+  # thread, so that signals are handled between them, and sends non-ASCII text as it is instead of six bytes a character.
+  export AWS_EXECUTION_ENV=AWS_Lambda_python3.13
+  exec python -m awslambdaric handler.entry.handler
+fi
+# exec: the server is the process that gets the host's SIGTERM, and finishes what it has begun.
+exec python -m uvicorn handler.api.app:create_app --factory --host 0.0.0.0 --port "${PORT:-8080}" --workers 1

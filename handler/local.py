@@ -1,0 +1,200 @@
+"""`python -m handler.local [MODEL]`: the whole service on one machine, with MiniStack as the stand-in for AWS.
+
+Starts MiniStack (from .venv-ministack, because it pins botocore), makes the tables of template.yaml in it, an inference
+and an admin key, and serves on 127.0.0.1:PORT. Ctrl-C ends all of it; what MiniStack held is gone then.
+"""
+
+import argparse
+import contextlib
+import ctypes
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import yaml
+
+HOUSE = Path(__file__).resolve().parent.parent
+LAYERS = HOUSE / "model_layer/out"
+MINISTACK = HOUSE / ".venv-ministack/bin/ministack"
+ACCOUNT = "local"
+_BGE_M3 = (
+    "bge-m3 itself: this version does not read its weights yet. Its exact geometry and speed, with vectors that mean\n"
+    "nothing: make run MODEL=bge-m3-seeded"
+)
+
+
+class LocalError(Exception):
+    """Something that the local service needs is missing; the message says how to get it."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m handler.local", description="The whole service on this machine.")
+    parser.add_argument(
+        "model", nargs="?", default="all-minilm-l6-v2", help="a layer in model_layer/out, or its folder"
+    )
+    parser.add_argument("--port", type=int, default=int(os.environ.get("PORT", "8000")))
+    asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that what was started is ended
+    try:
+        _serve(asked.model, asked.port)
+    except LocalError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _serve(model: str, port: int) -> None:
+    layer = Path(model) if Path(model).is_dir() else LAYERS / model
+    if not (layer / "manifest.json").is_file():
+        raise LocalError(f"There is no model layer in {layer}: `python -m model_layer build {model}` makes it.")
+    with _listen(port) as listener, _ministack() as endpoint:
+        os.environ |= {
+            "AWS_ENDPOINT_URL": endpoint,
+            "AWS_REGION": "us-east-1",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": "local",
+            "AWS_SECRET_ACCESS_KEY": "local",
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "MODEL_DIR": str(layer),
+            "KEYS_TABLE": "Keys",
+            "USAGE_TABLE": "Usage",
+        }
+        _make_tables()
+        _announce(port)
+        import uvicorn
+
+        from handler.api.app import create_app
+
+        server = uvicorn.Server(uvicorn.Config(create_app(), log_level="warning", access_log=False))
+        server.run([listener])
+
+
+def _listen(port: int) -> socket.socket:
+    """The port, taken before anything is started."""
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(("127.0.0.1", port))
+    except (OSError, OverflowError) as error:
+        listener.close()
+        raise LocalError(f"127.0.0.1:{port} cannot be had ({error}). Choose another: PORT=8001 make run") from None
+    return listener
+
+
+@contextlib.contextmanager
+def _ministack() -> Iterator[str]:
+    """The endpoint of a MiniStack on a free loopback port, ended with the block, and also if this process is killed."""
+    if not MINISTACK.is_file():
+        raise LocalError(f"{MINISTACK.relative_to(HOUSE)} is not there: `make run` makes its environment.")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with tempfile.TemporaryDirectory(prefix="emblet-") as folder, tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(  # noqa: S603
+            [str(MINISTACK)],
+            env=os.environ | {"BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "TMPDIR": folder},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is for us: we end it once the last record is written
+            preexec_fn=_die_with_parent,
+        )
+        try:
+            _wait(process, port, output)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            try:
+                process.wait(5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _die_with_parent() -> None:
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+
+
+def _wait(process: "subprocess.Popen[bytes]", port: int, output: IO[bytes]) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        with contextlib.suppress(OSError), contextlib.closing(connection):
+            connection.request("GET", "/_ministack/health")
+            if connection.getresponse().status == 200:
+                return
+        time.sleep(0.05)
+    output.seek(0)
+    raise LocalError(f"MiniStack did not start: {output.read()[-2000:].decode(errors='replace')}")
+
+
+def _make_tables() -> None:
+    """The tables of template.yaml, as far as an emulator knows them."""
+    from handler import store
+
+    for name, resource in _template()["Resources"].items():
+        if resource["Type"] == "AWS::DynamoDB::Table":
+            properties = resource["Properties"]
+            store.dynamodb().create_table(
+                TableName=name,
+                **{part: properties[part] for part in ("BillingMode", "AttributeDefinitions", "KeySchema")},
+            )
+
+
+def _template() -> dict[str, Any]:
+    class Loader(yaml.SafeLoader):
+        """CloudFormation's short forms (!Ref, !Sub, ...) read as nothing: no table's keys have any."""
+
+    Loader.add_multi_constructor("!", lambda *_: None)
+    with (HOUSE / "template.yaml").open(encoding="utf-8") as file:
+        template: dict[str, Any] = yaml.load(file, Loader)  # noqa: S506  (a SafeLoader)
+    return template
+
+
+def _announce(port: int) -> None:
+    from handler import store
+    from handler.billing.keys import Keys
+    from handler.engine import manifest
+
+    keys, facts = Keys(store.dynamodb, os.environ["KEYS_TABLE"]), manifest.load(Path(os.environ["MODEL_DIR"]))
+    inference, _ = keys.create(ACCOUNT, "inference", "make run")
+    admin, _ = keys.create(ACCOUNT, "admin", "make run")
+    meaning = "" if facts.weights == "real" else " Its weights are random: ITS VECTORS MEAN NOTHING."
+    print(  # noqa: T201
+        f"""
+Serving {facts.id} ({facts.dimensions} dimensions, {facts.context} tokens, {facts.precision}).{meaning}
+{facts.description}
+{_BGE_M3}
+
+inference key  {inference}
+admin key      {admin}
+
+  curl http://127.0.0.1:{port}/v1/embeddings \\
+    -H 'Authorization: Bearer {inference}' \\
+    -H 'Content-Type: application/json' \\
+    -d '{{"model": "{facts.id}", "input": "the quick brown fox"}}'
+
+  from openai import OpenAI
+
+  client = OpenAI(base_url="http://127.0.0.1:{port}/v1", api_key="{inference}")
+  answer = client.embeddings.create(model="{facts.id}", input=["the quick brown fox", "jumps over"])
+  print(len(answer.data), len(answer.data[0].embedding), answer.usage)
+
+Ctrl-C ends the service and its stand-ins for AWS (MiniStack on {os.environ["AWS_ENDPOINT_URL"]}).
+""",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,27 @@
+"""Vectors to the bytes of an answer, without a Python number or object per dimension."""
+
+import base64
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+
+def embeddings(vectors: npt.NDArray[np.float32], encoding_format: str, model: str, prompt_tokens: int) -> bytes:
+    """The JSON body of a list of embeddings.
+
+    `vectors`: float32 [inputs, dimensions]. `base64` is each row's little-endian float32 bytes; `float` the shortest
+    decimal digits that parse back to the same float32.
+    """
+    items: Iterable[bytes]
+    if encoding_format == "base64":
+        rows = np.ascontiguousarray(vectors, "<f4")
+        items = (b'"%b"' % base64.b64encode(row) for row in rows)
+    else:
+        items = (orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY) for row in np.ascontiguousarray(vectors))
+    data = b",".join(
+        b'{"object":"embedding","index":%d,"embedding":%b}' % (index, item) for index, item in enumerate(items)
+    )
+    tail = b'],"model":%b,"usage":{"prompt_tokens":%d,"total_tokens":%d}}'
+    return b'{"object":"list","data":[' + data + tail % (orjson.dumps(model), prompt_tokens, prompt_tokens)

@@ -1,0 +1,152 @@
+"""One piece of embedding work, whichever door it came through: limited, encoded, answered, recorded, in that order."""
+
+import logging
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from handler import render, settings, store
+from handler.billing import prices
+from handler.billing.keys import Caller, Keys
+from handler.billing.ledger import Ledger, Record, Work
+from handler.contract import body, embeddings, errors
+from handler.contract.embeddings import EmbeddingRequest
+from handler.contract.models import Model, Models
+from handler.engine.engine import Engine, NonFiniteVectorError
+from handler.engine.layer import Layer, open_layer
+from handler.engine.manifest import Manifest
+from handler.settings import Settings
+
+log = logging.getLogger(__name__)
+
+RETRY_S = 2  # what a client is told while the model loads or a table is out of reach
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The bytes of the response body, and what was billed for them."""
+
+    body: bytes
+    tokens: int
+
+
+class Service:
+    """The model, the keys and the ledger of a process. `load()` makes it ready; until then work is refused with 503."""
+
+    def __init__(self, config: Settings, layer: Layer, keys: Keys, ledger: Ledger) -> None:
+        self.settings, self.keys = config, keys
+        self.models = Models(_wire_model(layer.manifest, config))
+        self._layer, self._ledger = layer, ledger
+        self._engine: Engine | None = None
+        self._loading = threading.Lock()
+
+    @classmethod
+    def open(cls, config: Settings) -> "Service":
+        """Checks settings and layer, loads nothing yet. Raises SettingError or LayerError, which say what to do."""
+        settings.required(config, "keys_table", "usage_table")
+        layer = open_layer(config)
+        keys, ledger = Keys(store.dynamodb, config.keys_table), Ledger(store.dynamodb, config.usage_table)
+        return cls(config, layer, keys, ledger)
+
+    @property
+    def ready(self) -> bool:
+        """Whether a token has gone through the model."""
+        return self._engine is not None
+
+    def load(self) -> None:
+        """Load the model and run it once, and connect to the tables meanwhile. Raises LayerError."""
+        with self._loading, ThreadPoolExecutor(1, "tables") as pool:
+            if self._engine is None:
+                tables = pool.submit(self.keys.warm)
+                self._engine = Engine.load(self._layer, self.settings)
+                tables.result()
+                if self._layer.manifest.weights != "real":
+                    log.warning("%s has seeded weights: its vectors mean nothing", self._layer.manifest.id)
+
+    def authenticate(self, clear: str) -> Caller:
+        """The caller of a clear key. Raises 401, or 503 where the table is out of reach."""
+        try:
+            caller = self.keys.find(clear)
+        except store.StoreUnavailableError as error:
+            log.error("Keys table out of reach: %s", error)
+            raise errors.try_again(errors.STORE_UNAVAILABLE, RETRY_S) from error
+        if caller is None:
+            raise errors.WRONG_KEY.error()
+        return caller
+
+    def read(self, raw: bytes) -> EmbeddingRequest:
+        """The checked request in a body; everything about it that can be wrong without the tokenizer is a 400 here."""
+        return self.check(body.read(raw))
+
+    def check(self, values: dict[str, Any]) -> EmbeddingRequest:
+        return embeddings.check(values, self.models, reject_empty=self.settings.empty_input == "reject")
+
+    def embed(self, request: EmbeddingRequest, caller: Caller, work: Work) -> Answer:
+        """The answer, once its record is in the ledger. Raises ApiError, and then nothing is billed."""
+        engine = self._engine
+        if engine is None:
+            raise errors.try_again(errors.LOADING, RETRY_S)
+        ids = engine.tokens.encode(request.texts)
+        tokens = _count(ids, engine.tokens.special_tokens, request.model)
+        try:
+            vectors = engine.encode(ids)
+        except NonFiniteVectorError as error:
+            raise errors.NON_FINITE.error(param=f"input[{error.index}]", i=error.index) from error
+        answer = render.embeddings(vectors, request.encoding_format, request.model.id, tokens)
+        self._record(request, caller, work, tokens)
+        return Answer(answer, tokens)
+
+    def _record(self, request: EmbeddingRequest, caller: Caller, work: Work, tokens: int) -> None:
+        model = request.model
+        record = Record(work, caller.account, caller.key_id, model.id, tokens, 1, model.input_per_mtok)
+        try:
+            self._ledger.write(record)
+        except store.StoreUnavailableError as error:
+            log.error("Usage table out of reach, no answer given: %s %s", error, record)
+            raise errors.try_again(errors.STORE_UNAVAILABLE, RETRY_S) from error
+
+
+def _count(ids: Sequence[Sequence[int]], special: int, model: Model) -> int:
+    """Tokens of the request without the specials: what is limited and billed. Raises 400 where it is too much."""
+    total = 0
+    for index, tokens in enumerate(ids):
+        count = len(tokens) - special
+        if count > model.content_tokens:
+            raise errors.CONTEXT_LENGTH.error(
+                param=f"input[{index}]",
+                i=index,
+                n=count,
+                context=model.context,
+                content=model.content_tokens,
+                special=special,
+            )
+        total += count
+    if total > embeddings.MAX_TOKENS:
+        raise errors.MAX_TOKENS.error(param="input", n=total, most=embeddings.MAX_TOKENS)
+    return total
+
+
+def _wire_model(manifest: Manifest, config: Settings) -> Model:
+    aliases = dict.fromkeys(manifest.aliases)
+    for pair in filter(None, (pair.strip() for pair in config.model_aliases.split(","))):
+        alias, _, target = (part.strip() for part in pair.partition("="))
+        if not alias or target not in (manifest.id, *manifest.aliases):
+            raise settings.SettingError(f"MODEL_ALIASES={pair}: expected `alias={manifest.id}`, the model served here.")
+        aliases[alias] = None
+    aliases.pop(manifest.id, None)
+    return Model(
+        id=manifest.id,
+        aliases=tuple(aliases),
+        created=manifest.created,
+        owned_by=manifest.owned_by,
+        dimensions=manifest.dimensions,
+        context=manifest.context,
+        content_tokens=manifest.content_tokens,
+        outputs=manifest.outputs,
+        quantization=manifest.precision,
+        weights=manifest.weights,
+        revision=manifest.revision,
+        input_per_mtok=prices.INPUT_PER_MTOK,
+    )

@@ -1,0 +1,31 @@
+"""AWS's services: clients made once a process, and what it means when one of them cannot be reached."""
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types_boto3_dynamodb import DynamoDBClient
+
+# A request waits at most this long for a table: two attempts of a second each, and botocore's pause between them.
+_TIMEOUT_S = 1.0
+_ATTEMPTS = 2
+
+
+class StoreUnavailableError(Exception):
+    """DynamoDB did not answer, or answered with an error of its own, after all attempts."""
+
+
+@cache
+def dynamodb() -> "DynamoDBClient":
+    """The process's DynamoDB client; safe for many threads. Region, credentials and endpoint are AWS's own settings."""
+    import boto3
+    from botocore.config import Config
+
+    config = Config(
+        connect_timeout=_TIMEOUT_S,
+        read_timeout=_TIMEOUT_S,
+        retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+        tcp_keepalive=True,  # a frozen environment's idle connection is noticed sooner
+        max_pool_connections=64,
+    )
+    return boto3.client("dynamodb", config=config)
