@@ -70,13 +70,18 @@ def _serve(model: str, port: int) -> None:
             "USAGE_TABLE": "Usage",
         }
         _make_tables()
-        _announce(port)
         import uvicorn
 
+        from handler import logs, settings
         from handler.api.app import create_app
+        from handler.service import Service
 
-        server = uvicorn.Server(uvicorn.Config(create_app(), log_level="warning", access_log=False))
-        server.run([listener])
+        logs.configure(settings.read())
+        service = Service.open(settings.read())
+        service.load()  # first, so that what is printed works when it is pasted
+        app = create_app(service)
+        _announce(port)
+        uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run([listener])
 
 
 def _listen(port: int) -> socket.socket:
@@ -140,12 +145,13 @@ def _wait(process: "subprocess.Popen[bytes]", port: int, output: IO[bytes]) -> N
 
 def _make_tables() -> None:
     """The tables of template.yaml, as far as an emulator knows them."""
-    from handler import store
+    import boto3
 
+    client = boto3.client("dynamodb")  # with more patience than a request has
     for name, resource in _template()["Resources"].items():
         if resource["Type"] == "AWS::DynamoDB::Table":
             properties = resource["Properties"]
-            store.dynamodb().create_table(
+            client.create_table(
                 TableName=name,
                 **{part: properties[part] for part in ("BillingMode", "AttributeDefinitions", "KeySchema")},
             )

@@ -5,6 +5,7 @@ import math
 import subprocess
 import sys
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +17,8 @@ from model_layer import xlmr
 from model_layer.catalog import Geometry, Model, Wheel
 
 Array = npt.NDArray[np.float32]
+
+_BLOCK = 4096  # rows that one seed draws
 
 
 class SourceError(Exception):
@@ -62,11 +65,20 @@ class Seeded:
     """
 
     def tensor(self, name: str, *shape: int) -> Array:
-        seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
-        array = np.random.Generator(np.random.SFC64(seed)).standard_normal(shape, np.float32)
+        array = np.empty(shape, np.float32)
+
+        def draw(start: int) -> None:
+            seed = int.from_bytes(hashlib.sha256(f"{name}:{start}".encode()).digest()[:8], "little")
+            generator = np.random.Generator(np.random.SFC64(seed))
+            generator.standard_normal(dtype=np.float32, out=array[start : start + _BLOCK])
+
+        with ThreadPoolExecutor() as pool:  # numpy lets the interpreter go while it draws
+            list(pool.map(draw, range(0, shape[0], _BLOCK)))
         matrix = len(shape) == 2 and "embeddings" not in name
         array *= np.float32(math.sqrt(2 / sum(shape)) if matrix else 0.02)
-        return array + np.float32(1) if name.endswith("LayerNorm.weight") else array
+        if name.endswith("LayerNorm.weight"):
+            array += np.float32(1)
+        return array
 
     def tokenizer(self) -> str:
         return xlmr.tokenizer()
