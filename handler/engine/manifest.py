@@ -65,23 +65,23 @@ class Manifest:
 def load(folder: Path) -> Manifest:
     """The manifest of a layer. Raises LayerError where there is none, or one of another format."""
     try:
-        values: dict[str, Any] = json.loads((folder / NAME).read_text(encoding="utf-8"))
+        values: Any = json.loads((folder / NAME).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise LayerError(
             f"No model layer in {folder}. Build one with `python -m model_layer build`, or point MODEL_DIR at one."
         ) from None
     except (OSError, ValueError) as error:
         raise LayerError(f"{folder / NAME} cannot be read: {error}. Build the layer again.") from None
-    if values.get("format") != FORMAT:
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise LayerError(
-            f"{folder} has layer format {values.get('format')}, this version reads {FORMAT}. Build it again."
+            f"{folder} has not the layer format {FORMAT}, which this version reads. Build it again."
         )
     try:
         values["files"] = {name: File(**file) for name, file in values["files"].items()}
         for name in ("aliases", "outputs", "cpu"):
             values[name] = tuple(values[name])
         return Manifest(**values)
-    except (TypeError, KeyError) as error:
+    except (TypeError, KeyError, AttributeError) as error:
         raise LayerError(f"{folder / NAME} is not a manifest: {error}. Build the layer again.") from None
 
 

@@ -1,0 +1,174 @@
+"""The Keys table on the emulator that executes DynamoDB, and one in-process stand-in where its absence is the point."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from handler import store
+from handler.billing import keys
+from handler.billing.keys import Caller, Keys
+from tests.stack.ministack import MiniStack, Tables
+
+HOUSE = Path(__file__).resolve().parents[2]
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_795_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def table(tables: Tables, clock: Clock) -> Keys:
+    return Keys(store.dynamodb, tables.keys, clock)
+
+
+def test_a_key_is_sk_32_random_characters_and_a_checksum() -> None:
+    made = {keys.make() for _ in range(200)}
+    assert len(made) == 200
+    assert all(len(key) == 41 and key.startswith("sk-") and keys.well_formed(key) for key in made)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda key: key[:0],
+        lambda key: key[:3],
+        lambda key: key[:-1],
+        lambda key: key + "a",
+        lambda key: "pk-" + key[3:],
+        lambda key: key[:10] + ("a" if key[10] != "a" else "b") + key[11:],
+        lambda key: key.swapcase(),
+        lambda key: "ключ" + key[4:],
+    ],
+)
+def test_garbage_is_refused_without_a_look_at_the_table(spoil: Any) -> None:
+    def no_table() -> Any:
+        raise AssertionError("the table was asked")
+
+    assert Keys(no_table, "none").find(spoil(keys.make())) is None
+
+
+def test_a_created_key_is_found_with_its_account_and_role(table: Keys) -> None:
+    clear, key = table.create("acct_a", "inference", "one")
+    assert table.find(clear) == key.caller == Caller("acct_a", key.caller.key_id, "inference")
+    assert key.caller.key_id.startswith("key_")
+
+
+def test_the_table_holds_the_hash_and_nothing_of_the_clear_key(table: Keys, tables: Tables) -> None:
+    clear, _ = table.create("acct_a", "inference", "hash only")
+    hashed = hashlib.sha256(clear.encode()).hexdigest()
+    rows = store.dynamodb().scan(TableName=tables.keys, ConsistentRead=True)["Items"]
+    assert hashed in {row["hash"]["S"] for row in rows}
+    assert clear[3:19] not in json.dumps(rows)
+
+
+def test_an_unknown_key_is_nobody(table: Keys) -> None:
+    assert table.find(keys.make()) is None
+
+
+def test_a_revoked_key_stops_within_sixty_seconds(table: Keys, tables: Tables, clock: Clock) -> None:
+    clear, key = table.create("acct_a", "inference", "revoked")
+    assert table.find(clear)
+    assert Keys(store.dynamodb, tables.keys, clock).revoke(key.caller.key_id)
+    clock.now += 59
+    assert table.find(clear), "still remembered"
+    clock.now += 1
+    assert table.find(clear) is None
+
+
+def test_a_key_that_was_missing_is_looked_for_again_after_five_seconds(
+    table: Keys, tables: Tables, clock: Clock
+) -> None:
+    clear = keys.make()
+    assert table.find(clear) is None
+    other, key = table.create("late", "inference", "")
+    row = store.dynamodb().get_item(TableName=tables.keys, Key={"hash": {"S": keys.digest(other)}})["Item"]
+    store.dynamodb().put_item(TableName=tables.keys, Item={**row, "hash": {"S": keys.digest(clear)}})
+    clock.now += 4
+    assert table.find(clear) is None
+    clock.now += 1
+    assert table.find(clear) == key.caller
+
+
+def test_where_the_table_is_out_of_reach_keys_of_the_last_ten_minutes_are_served(
+    tables: Tables, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DynamoDB's absence is made by hand: the emulator cannot be away for one client only."""
+    table = Keys(store.dynamodb, tables.keys, clock)
+    clear, _ = table.create("acct_a", "inference", "stale")
+    other, _ = table.create("acct_a", "inference", "never seen")
+    assert table.find(clear)
+
+    def away(_: str) -> Caller | None:
+        raise store.StoreUnavailableError("EndpointConnectionError")
+
+    monkeypatch.setattr(table, "_read", away)
+    clock.now += 599
+    assert table.find(clear)
+    with pytest.raises(store.StoreUnavailableError):
+        table.find(other)
+    clock.now += 1
+    with pytest.raises(store.StoreUnavailableError):
+        table.find(clear)
+
+
+def test_a_table_that_is_not_there_is_a_store_out_of_reach(ministack: MiniStack) -> None:
+    with pytest.raises(store.StoreUnavailableError):
+        Keys(store.dynamodb, "no-such-table").find(keys.make())
+
+
+@pytest.mark.parametrize("account", ["", "a#b", "x" * 65, "a b", "ä"])
+def test_an_account_that_would_break_a_records_key_is_refused(table: Keys, account: str) -> None:
+    with pytest.raises(ValueError, match="account"):
+        table.create(account, "inference", "")
+
+
+def run(tables: Tables, env: dict[str, str], *words: str) -> "subprocess.CompletedProcess[str]":
+    call = [sys.executable, "-m", "handler.billing.keys", *words]
+    return subprocess.run(
+        call, cwd=HOUSE, env=env | {"KEYS_TABLE": tables.keys}, capture_output=True, text=True, check=False
+    )
+
+
+def test_the_operators_tool_creates_lists_and_revokes(tables: Tables, ministack: MiniStack, table: Keys) -> None:
+    made = run(tables, ministack.env, "create", "--account", "acct_tool", "--role", "admin", "--name", "for ops")
+    described, clear = made.stdout.splitlines()
+    key_id = described.split(",")[0]
+    assert table.find(clear) == Caller("acct_tool", key_id, "admin")
+
+    listed = run(tables, ministack.env, "list").stdout
+    row = next(line for line in listed.splitlines() if line.startswith(key_id)).split("\t")
+    assert row[1:4] == ["acct_tool", "admin", "for ops"]
+    assert row[5] == "active"
+    assert clear not in listed
+
+    assert "revoked" in run(tables, ministack.env, "revoke", key_id).stdout
+    assert "\trevoked 2" in run(tables, ministack.env, "list").stdout
+    assert Keys(store.dynamodb, tables.keys).find(clear) is None
+
+
+def test_the_tool_says_what_is_wrong(tables: Tables, ministack: MiniStack) -> None:
+    unknown = run(tables, ministack.env, "revoke", "key_none")
+    assert (unknown.returncode, unknown.stderr) == (1, "error: no key key_none; `list` shows the ids\n")
+    bad = run(tables, ministack.env, "create", "--account", "a#b")
+    assert bad.returncode == 1
+    assert "account 'a#b'" in bad.stderr
+    env = {name: value for name, value in ministack.env.items() if name != "KEYS_TABLE"}
+    missing = subprocess.run(
+        [sys.executable, "-m", "handler.billing.keys", "list"], cwd=HOUSE, env=env, capture_output=True, text=True
+    )
+    assert missing.returncode == 1
+    assert "KEYS_TABLE: not set" in missing.stderr

@@ -1,0 +1,83 @@
+"""What the tests stand on: a built layer, MiniStack with the template's tables, keys, and the plain HTTP server."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.stack.ministack import MiniStack, Tables
+from tests.stack.server import PlainServer
+
+HOUSE = Path(__file__).resolve().parent.parent
+ACCOUNT = "acct_test"
+
+
+def _layer(model: str, *options: str) -> Path:
+    """The layer of a model in model_layer/out, built if it is not there."""
+    call = [sys.executable, "-m", "model_layer", "build", model, "--if-absent", *options]
+    done = subprocess.run(call, cwd=HOUSE, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return Path(done.stdout.split(": ")[0].removeprefix("model layer "))
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """all-minilm-l6-v2 in int8, real weights."""
+    return _layer("all-minilm-l6-v2")
+
+
+@pytest.fixture(scope="session")
+def minilm_fp32() -> Path:
+    return _layer("all-minilm-l6-v2", "--precision", "fp32")
+
+
+@pytest.fixture(scope="session")
+def seeded() -> Path:
+    """bge-m3's geometry with two layers."""
+    return _layer("bge-m3-seeded", "--layers", "2")
+
+
+@pytest.fixture(scope="session")
+def ministack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MiniStack]:
+    """AWS's stand-in, on a port of its own for this session."""
+    with MiniStack(HOUSE / ".venv-ministack/bin/ministack", tmp_path_factory.mktemp("ministack")) as stack:
+        for name, value in stack.env.items():
+            os.environ[name] = value
+        yield stack
+
+
+@pytest.fixture(scope="session")
+def tables(ministack: MiniStack) -> Tables:
+    """The Keys and Usage tables of template.yaml."""
+    return ministack.create_tables(HOUSE / "template.yaml")
+
+
+@pytest.fixture(scope="session")
+def inference_key(tables: Tables) -> str:
+    return tables.create_key(ACCOUNT, "inference")
+
+
+@pytest.fixture(scope="session")
+def admin_key(tables: Tables) -> str:
+    return tables.create_key(ACCOUNT, "admin")
+
+
+@pytest.fixture(scope="session")
+def service_env(ministack: MiniStack, tables: Tables, minilm: Path) -> dict[str, str]:
+    """The environment of a process that serves the small layer."""
+    return ministack.env | {
+        "PATH": os.environ["PATH"],
+        "MODEL_DIR": str(minilm),
+        "KEYS_TABLE": tables.keys,
+        "USAGE_TABLE": tables.usage,
+    }
+
+
+@pytest.fixture(scope="session")
+def plain(service_env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlainServer]:
+    """The service as a plain HTTP server, in a process of its own."""
+    with PlainServer(service_env, HOUSE, tmp_path_factory.mktemp("plain") / "log") as server:
+        yield server

@@ -1,0 +1,111 @@
+import random
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from handler.engine.engine import Engine, NonFiniteVectorError
+from tests.engine.conftest import load
+
+TEXTS = (Path(__file__).resolve().parents[2] / "model_layer/texts/pairs.txt").read_text().splitlines()[:40]
+
+
+def vectors(engine: Engine, texts: list[str]) -> npt.NDArray[np.float32]:
+    return engine.encode(engine.tokens.encode(texts))
+
+
+def test_vectors_are_unit_length_float32_rows_in_order(engine: Engine) -> None:
+    found = vectors(engine, TEXTS)
+    assert found.shape == (40, 384)
+    assert found.dtype == np.float32
+    assert np.abs(np.linalg.norm(found, axis=1) - 1).max() < 1e-6
+
+
+def test_a_vector_is_bit_identical_alone_in_any_batch_and_in_any_order(engine: Engine) -> None:
+    together = vectors(engine, TEXTS)
+    order = random.Random(7).sample(range(len(TEXTS)), len(TEXTS))
+    shuffled = vectors(engine, [TEXTS[index] for index in order])
+    for position, index in enumerate(order):
+        alone = vectors(engine, [TEXTS[index]])[0]
+        assert alone.tobytes() == together[index].tobytes() == shuffled[position].tobytes(), TEXTS[index]
+
+
+def test_a_vector_is_bit_identical_while_other_callers_are_served(engine: Engine) -> None:
+    expected = vectors(engine, TEXTS)
+    wrong: list[int] = []
+
+    def caller(seed: int) -> None:
+        order = random.Random(seed).sample(range(len(TEXTS)), len(TEXTS))
+        found = {index: vectors(engine, [TEXTS[index]])[0] for index in order}
+        wrong.extend(index for index in order if found[index].tobytes() != expected[index].tobytes())
+
+    callers = [threading.Thread(target=caller, args=(seed,)) for seed in range(4)]
+    for each in callers:
+        each.start()
+    for each in callers:
+        each.join()
+    assert wrong == []
+
+
+def test_a_vector_does_not_depend_on_the_number_of_threads(engine: Engine, minilm: Path) -> None:
+    one, three = load(minilm, threads=1), load(minilm, threads=3)
+    expected = vectors(engine, TEXTS).tobytes()
+    assert vectors(one, TEXTS).tobytes() == expected == vectors(three, TEXTS).tobytes()
+
+
+def test_near_texts_are_near(engine: Engine) -> None:
+    cat, kitten, tax = vectors(engine, ["A cat sat on the mat.", "A kitten rests on a rug.", "File your tax return."])
+    assert cat @ kitten > cat @ tax + 0.2
+
+
+class Session:
+    """A session whose model answers `values`, to see what the engine makes of them."""
+
+    def __init__(self, *values: float) -> None:
+        self.values = iter(values)
+
+    def run(self, outputs: list[str], feed: dict[str, npt.NDArray[np.int64]], /) -> list[npt.NDArray[np.float32]]:
+        assert outputs == ["dense"]
+        assert feed["input_ids"].shape[0] == 1, "one text a run"
+        return [np.array([[1.0, next(self.values)]], np.float32)]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_a_non_finite_vector_never_leaves(engine: Engine, bad: float) -> None:
+    broken = Engine(engine.tokens, Session(0.5, bad, 0.5), 2)
+    with pytest.raises(NonFiniteVectorError) as caught:
+        broken.encode([[1], [2], [3]])
+    assert caught.value.index == 1
+
+
+def test_inputs_of_8192_tokens_stay_within_the_stated_memory(seeded: Path) -> None:
+    """At two layers, whose activations are as large as 24 layers' (each layer's are freed for the next)."""
+    code = """
+import numpy, resource
+from tests.engine.conftest import load
+engine = load(__import__("pathlib").Path(LAYER))
+ids = [0, *numpy.random.default_rng(1).integers(10, 250000, 8190).tolist(), 2]
+vector = engine.encode([ids])[0]
+assert abs(numpy.linalg.norm(vector) - 1) < 1e-5
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+""".replace("LAYER", repr(str(seeded)))
+    house = Path(__file__).resolve().parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=house, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    # 24 layers take 1.4 GB, of which 0.27 are their own packed weights; a mask's score matrix alone would take 4.3.
+    assert int(done.stdout) < 1.2e6, f"{int(done.stdout) / 1e6:.2f} GB"
+
+
+def test_onnxruntime_writes_no_telemetry(minilm: Path, tmp_path: Path) -> None:
+    """In a process that nobody told so, with a home folder of its own."""
+    code = f"from pathlib import Path; from tests.engine.conftest import load; load(Path({str(minilm)!r}))"
+    house = Path(__file__).resolve().parents[2]
+    env = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=house, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "elemetry" not in done.stdout + done.stderr
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

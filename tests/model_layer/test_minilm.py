@@ -1,0 +1,109 @@
+"""The layer of the real weights: exact where it is unquantized, close where it is not."""
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from model_layer import run, verify
+from model_layer.catalog import MODELS
+
+REFERENCE = Path(__file__).resolve().parents[1] / "reference/minilm.json"
+
+
+def embed(layer: Path, texts: list[str]) -> Any:
+    return run.embed(layer / "model.onnx", layer / "tokenizer.json", texts)
+
+
+@pytest.fixture(scope="module")
+def reference() -> list[dict[str, Any]]:
+    """What sentence-transformers itself answers (tests/reference/make_minilm.py)."""
+    vectors: list[dict[str, Any]] = json.loads(REFERENCE.read_text(encoding="utf-8"))["vectors"]
+    return vectors
+
+
+def test_the_unquantized_graph_agrees_with_sentence_transformers(
+    minilm_fp32: Path, reference: list[dict[str, Any]]
+) -> None:
+    ours = embed(minilm_fp32, [row["text"] for row in reference])
+    theirs = np.stack([np.frombuffer(base64.b64decode(row["embedding"]), "<f4") for row in reference])
+    assert len(theirs) == 24
+    assert np.einsum("ij,ij->i", ours, theirs).min() >= 0.9999
+    assert np.abs(ours - theirs).max() < 1e-5
+
+
+def test_tokens_are_counted_as_sentence_transformers_does(minilm: Path, reference: list[dict[str, Any]]) -> None:
+    ids = run.token_ids(minilm / "tokenizer.json", [row["text"] for row in reference])
+    assert [each.shape[1] - 2 for each in ids] == [row["tokens"] for row in reference]
+
+
+def test_int8_vectors_agree_with_the_unquantized_ones(minilm: Path, minilm_fp32: Path) -> None:
+    texts = verify.texts("pairs", 260)
+    figures = verify.parity(embed(minilm, texts), embed(minilm_fp32, texts))
+    assert figures["texts"] == 260
+    assert figures["mean_cosine"] >= 0.997, "smoothed channels give 0.9983; 0.99 is what the build requires"
+    assert figures["least_cosine"] >= 0.99
+    assert figures["neighbours"] >= 0.95
+
+
+def test_the_verification_texts_have_neighbours_to_lose(minilm_fp32: Path) -> None:
+    """Two lines on one matter each: the nearest neighbour of each is its partner, so that losing it means something."""
+    vectors = embed(minilm_fp32, verify.texts("pairs", 260))
+    similarity = vectors @ vectors.T
+    np.fill_diagonal(similarity, -1)
+    assert (similarity.argmax(axis=1) == np.arange(260) ^ 1).mean() == 1.0
+
+
+def test_on_texts_without_a_partner_int8_stays_close_too(minilm: Path, minilm_fp32: Path) -> None:
+    """The calibration lines have no near neighbours (half the gaps to the second are under 0.03), so cosine judges."""
+    texts = verify.texts("calibration", 260)
+    figures = verify.parity(embed(minilm, texts), embed(minilm_fp32, texts))
+    assert figures["mean_cosine"] >= 0.997
+
+
+def test_token_states_are_there_on_demand_and_pool_to_the_dense_vector(minilm_fp32: Path) -> None:
+    session = run.session(minilm_fp32 / "model.onnx")
+    [ids] = run.token_ids(minilm_fp32 / "tokenizer.json", ["fetched only on demand"])
+    dense, states = session.run(["dense", "token_states"], {"input_ids": ids})
+    assert states.shape == (1, ids.shape[1], 384)
+    pooled = states[0].mean(axis=0)
+    assert np.abs(dense[0] - pooled / np.linalg.norm(pooled)).max() < 1e-6
+
+
+def test_texts_of_equal_length_can_share_a_run(minilm_fp32: Path) -> None:
+    session = run.session(minilm_fp32 / "model.onnx")
+    ids = [*run.token_ids(minilm_fp32 / "tokenizer.json", ["one two three", "four five six"])]
+    together = session.run(["dense"], {"input_ids": np.concatenate(ids)})[0]
+    alone = [session.run(["dense"], {"input_ids": each})[0][0] for each in ids]
+    assert np.abs(together - np.stack(alone)).max() < 1e-6
+
+
+def test_the_manifest_says_what_the_layer_is(minilm: Path) -> None:
+    facts = json.loads((minilm / "manifest.json").read_text())
+    model = MODELS["all-minilm-l6-v2"]
+    assert {name: facts[name] for name in ("id", "weights", "dimensions", "context", "pooling", "precision")} == {
+        "id": "all-minilm-l6-v2",
+        "weights": "real",
+        "dimensions": 384,
+        "context": 256,
+        "pooling": "mean",
+        "precision": "int8",
+    }
+    assert facts["licence"] == model.licence
+    assert facts["outputs"] == ["dense", "token_states"]
+    assert set(facts["files"]) == {"model.onnx", "weights.bin", "tokenizer.json", "reference.npz"}
+    assert facts["parity"]["mean_cosine"] >= 0.99
+
+
+def test_weights_are_external_data_on_page_boundaries(minilm: Path) -> None:
+    import onnx
+
+    graph = onnx.load(minilm / "model.onnx", load_external_data=False).graph
+    external = [each for each in graph.initializer if each.data_location == onnx.TensorProto.EXTERNAL]
+    offsets = [int(entry.value) for each in external for entry in each.external_data if entry.key == "offset"]
+    assert len(offsets) == len(external) > 100
+    assert all(offset % 4096 == 0 for offset in offsets)
+    assert (minilm / "model.onnx").stat().st_size < 100_000

@@ -1,0 +1,71 @@
+"""MiniStack for the tests, and the template's tables in it."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import boto3
+from samtranslator.yaml_helper import yaml_parse
+
+from handler import store
+from handler.billing.keys import Keys
+from tests.stack.process import Process, free_port
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Names of tables, and what the tests ask of them."""
+
+    keys: str
+    usage: str
+
+    def create_key(self, account: str, role: str) -> str:
+        return Keys(store.dynamodb, self.keys).create(account, role, "tests")[0]
+
+    def records(self) -> list[dict[str, Any]]:
+        """Every usage record."""
+        pages = store.dynamodb().get_paginator("scan").paginate(TableName=self.usage, ConsistentRead=True)
+        return [item for page in pages for item in page["Items"]]
+
+
+class MiniStack:
+    """Starts with the block and ends with it. `env`: what a process needs to take it for AWS."""
+
+    def __init__(self, program: Path, folder: Path) -> None:
+        self._program, self._folder = program, folder
+        self._port = free_port()
+        self.endpoint = f"http://127.0.0.1:{self._port}"
+        self.env = {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_REGION": "us-east-1",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    def __enter__(self) -> "MiniStack":
+        assert self._program.is_file(), f"{self._program} is missing: `make test` makes its environment"
+        env = os.environ | {"BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(self._port), "TMPDIR": str(self._folder)}
+        url = f"{self.endpoint}/_ministack/health"
+        self._process = Process([str(self._program)], env, self._folder, self._folder / "log", url)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.stop()
+
+    def create_tables(self, template: Path) -> Tables:
+        resources = yaml_parse(template.read_text())["Resources"]
+        names = {}
+        for name, resource in resources.items():
+            if resource["Type"] == "AWS::DynamoDB::Table":
+                names[name] = f"tests-{name}"
+                shape = ("BillingMode", "AttributeDefinitions", "KeySchema")
+                boto3.client("dynamodb").create_table(
+                    TableName=names[name], **{part: resource["Properties"][part] for part in shape}
+                )
+        return Tables(keys=names["Keys"], usage=names["Usage"])

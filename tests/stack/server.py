@@ -1,0 +1,30 @@
+"""The service as the plain HTTP server that `handler/entry.sh` starts outside Lambda."""
+
+import sys
+from pathlib import Path
+from types import TracebackType
+
+from tests.stack.process import Process, free_port
+
+
+class PlainServer:
+    """`.url` of a ready server; ends with the block."""
+
+    def __init__(self, env: dict[str, str], house: Path, log: Path) -> None:
+        self._port = free_port()
+        self.url = f"http://127.0.0.1:{self._port}"
+        self._env, self._house, self._log = env, house, log
+
+    def __enter__(self) -> "PlainServer":
+        env = self._env | {"PORT": str(self._port), "PATH": f"{Path(sys.executable).parent}:{self._env['PATH']}"}
+        self.process = Process(["sh", "handler/entry.sh"], env, self._house, self._log, f"{self.url}/ready")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.process.stop()
+
+    @property
+    def log(self) -> str:
+        return self.process.log

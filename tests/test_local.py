@@ -1,0 +1,111 @@
+"""`make run` from its second step on: the process that serves everything on one machine."""
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.stack.process import free_port
+
+HOUSE = Path(__file__).resolve().parent.parent
+
+
+@dataclass
+class Local:
+    process: "subprocess.Popen[str]"
+    port: int
+    printed: str
+
+
+@pytest.fixture(scope="module")
+def local(minilm: Path) -> Iterator[Local]:
+    port = free_port()
+    env = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "handler.local", minilm.name],
+        cwd=HOUSE,
+        env=env | {"PORT": str(port)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    printed = ""
+    for line in process.stdout:
+        printed += line
+        if line.startswith("Ctrl-C ends"):
+            break
+    assert process.poll() is None, printed
+    yield Local(process, port, printed)
+    process.kill()
+
+
+def key(printed: str, role: str) -> str:
+    [found] = re.findall(rf"^{role} key +(sk-\S+)$", printed, re.MULTILINE)
+    return str(found)
+
+
+def test_it_says_what_it_serves_and_prints_a_key_for_each_role(local: Local) -> None:
+    assert "Serving all-minilm-l6-v2 (384 dimensions, 256 tokens, int8)" in local.printed
+    assert "bge-m3" in local.printed
+    assert key(local.printed, "inference") != key(local.printed, "admin")
+
+
+def test_the_printed_curl_line_works_when_pasted(local: Local) -> None:
+    [line] = re.findall(r"curl http.*?}'", local.printed, re.DOTALL)
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False)
+    assert '"object":"embedding"' in done.stdout, done.stderr
+
+
+def test_the_printed_snippet_works_when_pasted(local: Local) -> None:
+    lines = [line[2:] for line in local.printed.split("from openai", 1)[1].splitlines() if line.startswith("  ")]
+    snippet = "from openai import OpenAI\n" + "\n".join(lines)
+    done = subprocess.run([sys.executable, "-c", snippet], capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("2 384 Usage(prompt_tokens="), done.stderr
+
+
+def test_a_taken_port_says_how_to_choose_another(local: Local) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "handler.local", "--port", str(local.port)], cwd=HOUSE, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "PORT=8001 make run" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_missing_layer_says_how_to_build_it() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "handler.local", "none", "--port", str(free_port())],
+        cwd=HOUSE,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "python -m model_layer build none" in done.stderr
+
+
+def children(pid: int) -> set[int]:
+    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    parents = {int(pid): int(parent) for pid, parent in (line.split() for line in listed.splitlines())}
+    found = {child for child, parent in parents.items() if parent == pid}
+    return found.union(*(children(child) for child in found))
+
+
+def test_ctrl_c_ends_everything_it_started(local: Local) -> None:
+    started = children(local.process.pid)
+    assert started, shlex.join(["ps", str(local.process.pid)])
+    local.process.send_signal(signal.SIGINT)
+    local.process.wait(20)
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline and (left := {pid for pid in started if Path(f"/proc/{pid}").exists()}):
+        time.sleep(0.05)
+    assert not left

@@ -1,0 +1,55 @@
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from handler import settings
+
+HOUSE = Path(__file__).resolve().parent.parent
+
+
+def test_an_empty_environment_gives_the_defaults() -> None:
+    assert settings.parse({}) == settings.Settings()
+    assert settings.parse({"THREADS": "", "KEYS_TABLE": " "}) == settings.Settings()
+
+
+def test_values_are_typed() -> None:
+    parsed = settings.parse({"THREADS": "3", "MODEL_DIR": "/m", "EMPTY_INPUT": "reject"})
+    assert (parsed.threads, parsed.model_dir, parsed.empty_input) == (3, "/m", "reject")
+
+
+def test_every_wrong_variable_is_named_with_what_it_may_be() -> None:
+    with pytest.raises(settings.SettingError) as caught:
+        settings.parse({"THREADS": "two", "MODEL_CHECK": "none", "PORT": "-1"})
+    message = str(caught.value)
+    assert "THREADS=two: expected a whole number" in message
+    assert "MODEL_CHECK=none: expected one of sizes, hashes" in message
+    assert "PORT=-1" in message
+
+
+def test_a_required_variable_that_is_not_set_is_named() -> None:
+    with pytest.raises(settings.SettingError, match="USAGE_TABLE: not set"):
+        settings.required(settings.parse({"KEYS_TABLE": "k"}), "keys_table", "usage_table")
+
+
+def test_the_module_lists_every_variable_with_its_documentation() -> None:
+    done = subprocess.run([sys.executable, "-m", "handler.settings"], cwd=HOUSE, capture_output=True, text=True)
+    for name, field in settings.Settings.__dataclass_fields__.items():
+        assert f"{name.upper()}" in done.stdout
+        assert field.metadata["about"] in done.stdout
+
+
+def test_no_other_room_reads_the_environment() -> None:
+    # local.py is no part of the function: it makes the environment that the function then reads.
+    readers = {
+        path.relative_to(HOUSE).as_posix()
+        for path in (HOUSE / "handler").rglob("*.py")
+        if any(
+            isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv") and isinstance(node.ctx, ast.Load)
+            for node in ast.walk(ast.parse(path.read_text()))
+        )
+    }
+    # session.py sets one variable that onnxruntime reads at its import, and reads none.
+    assert readers == {"handler/settings.py", "handler/local.py", "handler/engine/session.py"}
