@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,10 +27,11 @@ RETRY_S = 2  # what a client is told while the model loads or a table is out of 
 
 @dataclass(frozen=True)
 class Answer:
-    """The bytes of the response body, and what was billed for them."""
+    """The bytes of the response body, what was billed for them, and how long each part took, in ms."""
 
     body: bytes
     tokens: int
+    timing: dict[str, float]
 
 
 class Service:
@@ -88,15 +90,20 @@ class Service:
         engine = self._engine
         if engine is None:
             raise errors.try_again(errors.LOADING, RETRY_S)
+        clock = _Clock()
         ids = engine.tokens.encode(request.texts)
         tokens = _count(ids, engine.tokens.special_tokens, request.model)
+        clock.lap("tokenize")
         try:
             vectors = engine.encode(ids)
         except NonFiniteVectorError as error:
             raise errors.NON_FINITE.error(param=f"input[{error.index}]", i=error.index) from error
+        clock.lap("encode")
         answer = render.embeddings(vectors, request.encoding_format, request.model.id, tokens)
+        clock.lap("render")
         self._record(request, caller, work, tokens)
-        return Answer(answer, tokens)
+        clock.lap("record")
+        return Answer(answer, tokens, clock.laps)
 
     def _record(self, request: EmbeddingRequest, caller: Caller, work: Work, tokens: int) -> None:
         model = request.model
@@ -106,6 +113,19 @@ class Service:
         except store.StoreUnavailableError as error:
             log.error("Usage table out of reach, no answer given: %s %s", error, record)
             raise errors.try_again(errors.STORE_UNAVAILABLE, RETRY_S) from error
+
+
+class _Clock:
+    """Milliseconds between one `lap` and the next, by name."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps[name] = (now - self._last) * 1e3
+        self._last = now
 
 
 def _count(ids: Sequence[Sequence[int]], special: int, model: Model) -> int:

@@ -57,7 +57,10 @@ async def embeddings(request: Request) -> Response:
     work_id = request.state.request_id.removeprefix("req_")
     answer = await run_in_threadpool(_answer, service, raw, caller, work_id, came)
     request.state.tokens = answer.tokens
-    return Response(answer.body, media_type=JSON)
+    headers = {}
+    if request.headers.get("x-emblet-timing") == "true":
+        headers["server-timing"] = ", ".join(f"{part};dur={ms:.2f}" for part, ms in answer.timing.items())
+    return Response(answer.body, headers=headers, media_type=JSON)
 
 
 def _answer(service: Service, raw: bytes, caller: Caller, work_id: str, came: datetime) -> Answer:

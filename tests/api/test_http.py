@@ -52,6 +52,14 @@ def test_an_answer_has_the_contracts_body_and_headers(http: httpx.Client) -> Non
     assert re.fullmatch(r"req_[0-9a-f]{32}", answer.headers["x-request-id"])
 
 
+def test_the_time_of_each_part_is_told_where_it_is_asked_for(http: httpx.Client) -> None:
+    assert "server-timing" not in embed(http).headers
+    answer = http.post("/v1/embeddings", json={"model": MODEL, "input": "x"}, headers={"x-emblet-timing": "true"})
+    parts = dict(part.split(";dur=") for part in answer.headers["server-timing"].split(", "))
+    assert list(parts) == ["tokenize", "encode", "render", "record"]
+    assert all(float(ms) > 0 for ms in parts.values())
+
+
 def test_float_and_base64_are_the_same_bits(http: httpx.Client) -> None:
     texts = ["one", "two words", "", "ünïcödé 你好 😀", "a " * 200]
     floats = embed(http, input=texts, encoding_format="float").json()["data"]
