@@ -1,0 +1,91 @@
+"""What `sam deploy` leaves behind, on MiniStack: an SDK calls the stack's URL, the image answers, the ledger knows."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import openai
+import pytest
+
+from tests.deploy.conftest import MODEL, REPOSITORY
+from tests.stack import cloudformation
+from tests.stack.cloudformation import Stack
+from tests.stack.emulator import Emulator
+from tests.stack.ministack import MiniStack
+
+
+def sdk(stack: Stack, endpoint: str, key: str) -> openai.OpenAI:
+    """The SDK as a developer sets it up with the stack's Url, whose name MiniStack serves under its own address."""
+    url = urlsplit(stack.outputs["Url"])
+    return openai.OpenAI(
+        base_url=f"{endpoint}{url.path}v1", api_key=key, max_retries=0, default_headers={"host": url.netloc}
+    )
+
+
+def records(stack: Stack, endpoint: str, account: str) -> list[dict[str, Any]]:
+    """The account's records in the stack's ledger."""
+    pages = (
+        cloudformation.client("dynamodb", endpoint)
+        .get_paginator("scan")
+        .paginate(TableName=stack.outputs["UsageTable"])
+    )
+    return [item for page in pages for item in page["Items"] if item["pk"]["S"].startswith(f"{account}#")]
+
+
+def test_an_sdk_gets_an_embedding_through_the_deployed_url_and_the_ledger_has_one_record_of_it(
+    function: Emulator, stack: Stack, ministack: MiniStack, make_key: Callable[[str], str]
+) -> None:
+    client = sdk(stack, ministack.endpoint, make_key("acct_stack"))
+
+    answer = client.embeddings.create(model=MODEL, input="the quick brown fox")
+
+    [embedding] = [each.embedding for each in answer.data]
+    assert len(embedding) == 384
+    assert sum(number * number for number in embedding) == pytest.approx(1, abs=1e-5)
+    [record] = records(stack, ministack.endpoint, "acct_stack")
+    assert int(record["tokens"]["N"]) == answer.usage.prompt_tokens > 0
+
+
+def test_a_key_that_is_not_in_the_stacks_table_is_refused(
+    function: Emulator, stack: Stack, ministack: MiniStack, make_key: Callable[[str], str]
+) -> None:
+    key = make_key("acct_refused")
+    client = sdk(stack, ministack.endpoint, key[:-1] + ("a" if key[-1] != "a" else "b"))
+
+    with pytest.raises(openai.AuthenticationError):
+        client.embeddings.create(model=MODEL, input="the quick brown fox")
+
+    assert records(stack, ministack.endpoint, "acct_refused") == []
+
+
+def test_the_url_is_the_aliass(stack: Stack, ministack: MiniStack) -> None:
+    functions = cloudformation.client("lambda", ministack.endpoint)
+
+    url = functions.get_function_url_config(FunctionName=stack.outputs["FunctionName"], Qualifier="live")
+
+    assert url["FunctionUrl"] == stack.outputs["Url"]
+    with pytest.raises(functions.exceptions.ResourceNotFoundException):
+        functions.get_function_url_config(FunctionName=stack.outputs["FunctionName"])
+
+
+@pytest.mark.parametrize("protected", [True, False])
+def test_the_tables_are_protected_as_the_parameter_says(
+    stack: Stack, address: Path, ministack: MiniStack, *, protected: bool
+) -> None:
+    if not protected:
+        parameters = {"DeletionProtection": "false"}
+        template = REPOSITORY / "template.yaml"
+        stack = cloudformation.deploy(template, ministack.endpoint, forward_to=address, parameters=parameters)
+    tables = cloudformation.client("dynamodb", ministack.endpoint)
+
+    for output in ("KeysTable", "UsageTable"):
+        table = tables.describe_table(TableName=stack.outputs[output])["Table"]
+        assert table["DeletionProtectionEnabled"] is protected
+        assert table["BillingModeSummary"]["BillingMode"] == "PAY_PER_REQUEST"
+
+
+def test_two_stacks_stand_side_by_side(stack: Stack, address: Path, ministack: MiniStack) -> None:
+    other = cloudformation.deploy(REPOSITORY / "template.yaml", ministack.endpoint, forward_to=address)
+
+    assert not set(stack.resources.values()) & set(other.resources.values())

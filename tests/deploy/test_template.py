@@ -1,0 +1,243 @@
+"""What `sam deploy` makes of template.yaml, read from its expansion: the linter sees little of SAM's own types."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from handler.settings import Settings
+from model_layer.catalog import MODELS
+from tests.stack import cloudformation
+from tests.stack.cloudformation import Template
+
+PATH = Path(__file__).parents[2] / "template.yaml"
+ORT = {"ORT_DISABLE_TELEMETRY"}
+
+
+@pytest.fixture(scope="module")
+def source() -> Template:
+    return cloudformation.load(PATH)
+
+
+@pytest.fixture(scope="module")
+def resources(source: Template) -> dict[str, Any]:
+    """The stack's resources, with the parameters' defaults."""
+    return cloudformation.settle(cloudformation.expand(source))
+
+
+def settled(source: Template, **parameters: str) -> dict[str, Any]:
+    return cloudformation.settle(cloudformation.expand(source, parameters), parameters)
+
+
+def changed(source: Template, path: str, value: Any) -> Template:
+    """The template with another value at a path below its resources."""
+    template = copy.deepcopy(source)
+    *parents, last = path.split(".")
+    node = template["Resources"]
+    for each in parents:
+        node = node[each]
+    node[last] = value
+    return template
+
+
+def listed(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else value
+
+
+def of_type(resources: dict[str, Any], kind: str) -> dict[str, Any]:
+    found = {name: each for name, each in resources.items() if each["Type"] == kind}
+    assert found, f"no {kind} in the template"
+    return found
+
+
+def test_the_expanded_template_has_no_lint_findings(source: Template) -> None:
+    assert cloudformation.lint(cloudformation.expand(source)) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "finding"),
+    [
+        ("Embed.Properties.Environment.Variables.KEYS_TABLE", {"Ref": "Kyes"}, "'Kyes' is not one of"),
+        ("Embed.Properties.Role", {"Fn::GetAtt": ["EmbedRole", "Arm"]}, "'Arm' is not one of"),
+        ("Embed.Properties.Timeout", "a minute", "'a minute' is not of type 'integer'"),
+        ("Embed.Properties.MemorySize", 3538, "Parameter MemorySize not used"),
+        ("Embed.Properties.LoggingConfig.LogFormat", "Json", "'Json' is not one of"),
+        ("Embed.Properties.FunctionUrlConfig.InvokeMode", "BUFERED", "'BUFERED' is not one of"),
+        ("Usage.Properties.BillingMode", "PAY_PER_REQEST", "'PAY_PER_REQEST' is not one of"),
+        ("Usage.Properties.DeletionProtection", True, "'DeletionProtection' was unexpected"),
+        ("Usage.DeletionPolicy", "Retian", "'Retian' is not one of"),
+        ("EmbedLogs.Properties.RetentionInDays", 31, "31 is not one of"),
+    ],
+)
+def test_the_lint_sees_a_mistake(source: Template, path: str, value: Any, finding: str) -> None:
+    findings = cloudformation.lint(cloudformation.expand(changed(source, path, value)))
+
+    assert any(finding in each for each in findings), findings
+
+
+@pytest.mark.parametrize(
+    ("mapping", "finding"),
+    [
+        ({"BatchSize": 10_000, "FunctionResponseTypes": ["ReportBatchItemFailures"]}, None),
+        ({"BatchSize": 10_001}, "10001 is greater than the maximum of 10000"),
+        (
+            {"BatchSize": 10, "FunctionResponseTypes": ["ReportBatchItemFailure"]},
+            "'ReportBatchItemFailure' is not one of",
+        ),
+    ],
+)
+def test_the_lint_sees_a_mistake_in_an_event_source(source: Template, mapping: Template, finding: str | None) -> None:
+    queue = {"Type": "SQS", "Properties": {"Queue": "arn:aws:sqs:us-east-1:123456789012:q", **mapping}}
+
+    findings = cloudformation.lint(
+        cloudformation.expand(changed(source, "Embed.Properties.Events", {"Messages": queue}))
+    )
+
+    assert any(finding in each for each in findings) if finding else findings == []
+
+
+def test_the_function_has_exactly_the_rights_it_uses(resources: dict[str, Any]) -> None:
+    role = resources["EmbedRole"]["Properties"]
+    statements = [each for policy in role["Policies"] for each in policy["PolicyDocument"]["Statement"]]
+
+    assert resources["Embed"]["Properties"]["Role"] == {"Fn::GetAtt": ["EmbedRole", "Arn"]}
+    assert "ManagedPolicyArns" not in role
+    assert list(of_type(resources, "AWS::IAM::Role")) == ["EmbedRole"]
+    assert not [name for name, each in resources.items() if "Policy" in each["Type"]]
+    assert {each["Effect"] for each in statements} == {"Allow"}
+    assert {
+        (action, each["Resource"]["Fn::GetAtt"][0], each["Resource"]["Fn::GetAtt"][1])
+        for each in statements
+        for action in listed(each["Action"])
+    } == {
+        ("dynamodb:GetItem", "Keys", "Arn"),
+        ("dynamodb:PutItem", "Usage", "Arn"),
+        ("dynamodb:GetItem", "Usage", "Arn"),
+        ("dynamodb:Query", "Usage", "Arn"),
+        ("logs:CreateLogStream", "EmbedLogs", "Arn"),
+        ("logs:PutLogEvents", "EmbedLogs", "Arn"),
+    }
+
+
+def test_only_lambda_takes_the_role(resources: dict[str, Any]) -> None:
+    [statement] = resources["EmbedRole"]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+
+    assert (statement["Action"], statement["Principal"]) == ("sts:AssumeRole", {"Service": "lambda.amazonaws.com"})
+
+
+def test_the_url_is_the_aliass_and_everyone_may_call_it(resources: dict[str, Any]) -> None:
+    [(alias, live)] = of_type(resources, "AWS::Lambda::Alias").items()
+    [url] = of_type(resources, "AWS::Lambda::Url").values()
+    permissions = [each["Properties"] for each in of_type(resources, "AWS::Lambda::Permission").values()]
+
+    assert live["Properties"]["Name"] == "live"
+    assert url["Properties"] == {"TargetFunctionArn": {"Ref": alias}, "AuthType": "NONE", "InvokeMode": "BUFFERED"}
+    # Lambda asks for both rights of who calls a function URL.
+    assert {(each["Action"], each["FunctionName"]["Ref"], each["Principal"]) for each in permissions} == {
+        ("lambda:InvokeFunctionUrl", alias, "*"),
+        ("lambda:InvokeFunction", alias, "*"),
+    }
+    assert all(
+        each.get("FunctionUrlAuthType") == "NONE" or each.get("InvokedViaFunctionUrl") is True for each in permissions
+    )
+
+
+def test_the_alias_moves_with_a_new_image_and_with_a_changed_property(source: Template) -> None:
+    def version(template: Template) -> str:
+        [(name, _)] = of_type(cloudformation.expand(template)["Resources"], "AWS::Lambda::Version").items()
+        return name
+
+    versions = {
+        version(source),
+        version(changed(source, "Embed.Properties.ImageUri", "123456789012.dkr.ecr.us-east-1.amazonaws.com/embed:2")),
+        version(changed(source, "Embed.Properties.LoggingConfig.SystemLogLevel", "WARN")),
+    }
+
+    assert len(versions) == 3
+
+
+def test_both_tables_are_on_demand_encrypted_recoverable_and_outlive_the_stack(resources: dict[str, Any]) -> None:
+    tables = of_type(resources, "AWS::DynamoDB::Table")
+
+    assert set(tables) == {"Keys", "Usage"}
+    for table in tables.values():
+        properties = table["Properties"]
+        assert (table["DeletionPolicy"], table["UpdateReplacePolicy"]) == ("Retain", "Retain")
+        assert properties["BillingMode"] == "PAY_PER_REQUEST"
+        assert properties["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
+        assert properties["SSESpecification"] == {"SSEEnabled": True}
+
+
+@pytest.mark.parametrize(("asked", "protected"), [({}, True), ({"DeletionProtection": "false"}, False)])
+def test_the_tables_are_protected_from_deletion_unless_told_otherwise(
+    source: Template, asked: dict[str, str], protected: bool
+) -> None:
+    tables = of_type(settled(source, **asked), "AWS::DynamoDB::Table")
+
+    assert {each["Properties"]["DeletionProtectionEnabled"] for each in tables.values()} == {protected}
+
+
+def test_nothing_has_a_fixed_name(resources: dict[str, Any]) -> None:
+    fixed = {"TableName", "FunctionName", "RoleName", "LogGroupName", "Name"}
+    own = {name: each for name, each in resources.items() if not each["Type"].startswith("AWS::Lambda::")}
+    own["Embed"] = resources["Embed"]
+
+    assert {name: fixed & set(each.get("Properties", {})) for name, each in own.items()} == {
+        name: set() for name in own
+    }
+
+
+def test_concurrency_is_reserved_only_where_asked_for(source: Template, resources: dict[str, Any]) -> None:
+    asked = settled(source, ReservedConcurrency="7")
+
+    assert "ReservedConcurrentExecutions" not in resources["Embed"]["Properties"]
+    assert asked["Embed"]["Properties"]["ReservedConcurrentExecutions"] == "7"
+
+
+def test_every_variable_the_template_sets_is_one_the_function_reads(resources: dict[str, Any]) -> None:
+    variables = resources["Embed"]["Properties"]["Environment"]["Variables"]
+
+    assert set(variables) <= {name.upper() for name in Settings.__dataclass_fields__} | ORT
+    assert variables["KEYS_TABLE"] == {"Ref": "Keys"}
+    assert variables["USAGE_TABLE"] == {"Ref": "Usage"}
+
+
+def test_every_log_level_the_function_has_can_be_asked_for_and_passes_lambdas_own_filter(source: Template) -> None:
+    allowed = source["Parameters"]["LogLevel"]["AllowedValues"]
+    spelt = {"DEBUG": "DEBUG", "INFO": "INFO", "WARNING": "WARN", "ERROR": "ERROR"}
+
+    assert tuple(allowed) == Settings.__dataclass_fields__["log_level"].metadata["choices"]
+    for level in allowed:
+        function = settled(source, LogLevel=level)["Embed"]["Properties"]
+        assert function["Environment"]["Variables"]["LOG_LEVEL"] == level
+        assert function["LoggingConfig"]["ApplicationLogLevel"] == spelt[level]
+
+
+def test_the_function_logs_json_into_a_group_of_its_own_that_forgets(
+    source: Template, resources: dict[str, Any]
+) -> None:
+    logging = resources["Embed"]["Properties"]["LoggingConfig"]
+
+    assert (logging["LogFormat"], logging["LogGroup"]) == ("JSON", {"Ref": "EmbedLogs"})
+    assert settled(source, LogRetentionDays="7")["EmbedLogs"]["Properties"]["RetentionInDays"] == "7"
+
+
+def test_the_image_is_made_of_a_dockerfile_and_a_target_that_exist(source: Template) -> None:
+    build = source["Resources"]["Embed"]["Metadata"]
+    dockerfile = PATH.parent / build["DockerContext"] / build["Dockerfile"]
+
+    assert f" AS {build['DockerBuildTarget']}\n" in dockerfile.read_text()
+    assert set(build["DockerBuildArgs"]) == {"MODEL"}
+    assert build["DockerBuildArgs"]["MODEL"] in MODELS
+
+
+def test_outputs_are_what_an_operator_needs_next(source: Template) -> None:
+    outputs = {name: each["Value"] for name, each in cloudformation.expand(source)["Outputs"].items()}
+
+    assert outputs == {
+        "Url": {"Fn::GetAtt": ["EmbedUrl", "FunctionUrl"]},
+        "FunctionName": {"Ref": "Embed"},
+        "KeysTable": {"Ref": "Keys"},
+        "UsageTable": {"Ref": "Usage"},
+    }

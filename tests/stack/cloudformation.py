@@ -1,0 +1,159 @@
+"""SAM templates without AWS: what CloudFormation would make of one, what a linter finds in that, a stack of it."""
+
+import copy
+import json
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+from cfnlint.api import lint as cfnlint  # type: ignore[import-untyped]
+from cfnlint.config import ManualArgs  # type: ignore[import-untyped]
+from samtranslator.parser.parser import Parser
+from samtranslator.translator.translator import Translator
+from samtranslator.yaml_helper import yaml_parse
+
+REGION = "us-east-1"
+Template = dict[str, Any]
+
+_IMAGE_ONLY = ("PackageType", "ImageUri", "ImageConfig")
+# What stands for an image on MiniStack, which has no Docker to run one: each event goes to the emulator whose address
+# the file holds by then. Its failures are the function's own, so that a function URL answers 502 to them.
+_FORWARDER = """
+import json, pathlib, urllib.request
+
+ADDRESS = pathlib.Path({address!r})
+
+def handler(event, context):
+    head = {{"content-type": "application/json"}}
+    call = urllib.request.Request(ADDRESS.read_text(), json.dumps(event).encode(), head)
+    with urllib.request.urlopen(call, timeout=900) as response:
+        answer = json.loads(response.read())
+    if isinstance(answer, dict) and "errorType" in answer and "statusCode" not in answer:
+        raise RuntimeError(answer)
+    return answer
+"""
+
+
+def load(path: Path) -> Template:
+    template: Template = yaml_parse(path.read_text(encoding="utf-8"))
+    return template
+
+
+def expand(template: Template | Path, parameters: Mapping[str, str] | None = None) -> Template:
+    """The plain CloudFormation of a SAM template, its intrinsic functions still in it. `template` stays as it is."""
+    source = load(template) if isinstance(template, Path) else copy.deepcopy(template)
+    for properties in _functions(source):
+        if properties.get("PackageType") == "Image":
+            properties.setdefault("ImageUri", "built-by-sam:1")  # `sam build` makes one of the Metadata
+    # The translator asks a session for its Region, and nothing else.
+    translator = Translator({}, Parser(), boto_session=boto3.Session(region_name=REGION))
+    expanded: Template = translator.translate(source, parameter_values=dict(parameters or {}))
+    return expanded
+
+
+def lint(expanded: Template) -> list[str]:
+    """cfn-lint's findings of every severity. Give it what `expand` made: of SAM's own types it checks little."""
+    findings = cfnlint(json.dumps(expanded), config=ManualArgs(regions=[REGION], include_checks=["I"]))
+    return sorted(f"{each.rule.id} {each.message}" for each in findings)
+
+
+def settle(expanded: Template, parameters: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The resources as CloudFormation would create them with these parameters: Ref to a parameter, Fn::If and
+    Fn::FindInMap evaluated, properties of no value left out. References between resources stay."""
+    values = {name: each.get("Default") for name, each in expanded.get("Parameters", {}).items()} | dict(
+        parameters or {}
+    )
+    nothing = object()
+
+    def holds(condition: Any) -> bool:
+        if isinstance(condition, str):
+            return holds(expanded["Conditions"][condition])
+        [(function, operands)] = condition.items()
+        match function:
+            case "Fn::Equals":
+                return bool(value(operands[0]) == value(operands[1]))
+            case "Fn::Not":
+                return not holds(operands[0])
+        raise NotImplementedError(function)
+
+    def value(node: Any) -> Any:
+        match node:
+            case {"Ref": "AWS::NoValue"}:
+                return nothing
+            case {"Ref": str(name)} if name in values:
+                return values[name]
+            case {"Fn::If": [condition, yes, no]}:
+                return value(yes if holds(condition) else no)
+            case {"Fn::FindInMap": [str(name), first, second]}:
+                return expanded["Mappings"][name][value(first)][value(second)]
+            case dict():
+                return {key: each for key, part in node.items() if (each := value(part)) is not nothing}
+            case list():
+                return [each for part in node if (each := value(part)) is not nothing]
+        return node
+
+    settled: dict[str, Any] = value(expanded["Resources"])
+    return settled
+
+
+@dataclass(frozen=True)
+class Stack:
+    name: str
+    outputs: dict[str, str]
+    resources: dict[str, str]  # logical to physical id
+
+
+def client(service: str, endpoint: str) -> Any:
+    """A client of one of MiniStack's services."""
+    return boto3.Session("test", "test", region_name=REGION).client(service, endpoint_url=endpoint)  # type: ignore[call-overload]
+
+
+def deploy(
+    template: Path,
+    endpoint: str,
+    *,
+    forward_to: Path,
+    parameters: Mapping[str, str] | None = None,
+    timeout_s: float = 60,
+) -> Stack:
+    """A stack of the template on MiniStack, whose own translator expands it. Image functions become forwarders to the
+    emulator whose address the file `forward_to` holds when they are called. RuntimeError where the stack fails."""
+    source, cloudformation = load(template), client("cloudformation", endpoint)
+    for properties in _functions(source):
+        if properties.get("PackageType") == "Image":
+            for name in _IMAGE_ONLY:
+                properties.pop(name, None)
+            code = _FORWARDER.format(address=str(forward_to))
+            properties |= {"Runtime": "python3.13", "Handler": "index.handler", "InlineCode": code}
+    name = f"emblet-{uuid.uuid4().hex[:8]}"
+    cloudformation.create_stack(
+        StackName=name,
+        TemplateBody=json.dumps(source),
+        Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
+        Parameters=[{"ParameterKey": key, "ParameterValue": each} for key, each in (parameters or {}).items()],
+    )
+    end = time.monotonic() + timeout_s
+    while (stack := cloudformation.describe_stacks(StackName=name)["Stacks"][0])["StackStatus"].endswith("IN_PROGRESS"):
+        if time.monotonic() > end:
+            raise RuntimeError(f"{name} is still {stack['StackStatus']} after {timeout_s} s")
+        time.sleep(0.1)
+    if stack["StackStatus"] != "CREATE_COMPLETE":
+        events = cloudformation.describe_stack_events(StackName=name)["StackEvents"]
+        reasons = [f"{each['LogicalResourceId']}: {each.get('ResourceStatusReason')}" for each in events]
+        raise RuntimeError(f"{name} is {stack['StackStatus']}: {'; '.join(reasons)}")
+    resources = cloudformation.describe_stack_resources(StackName=name)["StackResources"]
+    return Stack(
+        name,
+        {each["OutputKey"]: each["OutputValue"] for each in stack["Outputs"]},
+        {each["LogicalResourceId"]: each["PhysicalResourceId"] for each in resources},
+    )
+
+
+def _functions(template: Template) -> list[dict[str, Any]]:
+    """Properties of the template's SAM functions, for changing in place."""
+    resources = template["Resources"].values()
+    return [each.setdefault("Properties", {}) for each in resources if each["Type"] == "AWS::Serverless::Function"]
