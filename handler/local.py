@@ -85,11 +85,12 @@ def _serve(model: str, port: int) -> None:
 
 
 def _listen(port: int) -> socket.socket:
-    """The port, taken before anything is started."""
+    """The port, taken before anything is started; who calls before the server runs waits for it."""
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(("127.0.0.1", port))
+        listener.listen()
     except (OSError, OverflowError) as error:
         listener.close()
         raise LocalError(f"127.0.0.1:{port} cannot be had ({error}). Choose another: PORT=8001 make run") from None

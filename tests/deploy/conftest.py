@@ -32,7 +32,8 @@ def images(minilm: Path) -> Iterator[dict[str, Image]]:
         Path(folder).chmod(0o755)
         for name, stage in stages.items():
             root = Path(folder, name)
-            root.mkdir(mode=0o755)
+            root.mkdir()
+            root.chmod(0o755)
             patterns = [*image.ignored(REPOSITORY), *others]
             made[name] = image.carry_out(
                 stage, root, REPOSITORY, patterns=patterns, earlier=made, arguments={"MODEL": MODEL}

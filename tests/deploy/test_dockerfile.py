@@ -1,7 +1,7 @@
 """The image that `sam build` makes: the Dockerfile's steps are carried out in a folder, the function runs from there.
 
 Not proven here, for want of Docker: the base image itself. The steps run with this machine's Python; where that lies in
-a folder closed to others (/root), the function keeps the right to read any file, so that a look at every file's mode
+a folder closed to others, the function keeps the right to read any file, so that a look at every file's mode
 stands for what Lambda's user could not read.
 """
 
@@ -44,7 +44,7 @@ def test_the_image_is_the_dockerfiles_last_stage_on_awss_own_python() -> None:
     stages = list(image.stages(REPOSITORY / "Dockerfile").values())
 
     assert [each.name for each in stages] == ["layer", "cpu"]
-    assert {each.base for each in stages} == {f"public.ecr.aws/lambda/python:{PYTHON_OF_THE_IMAGE}"}
+    assert all(each.base.endswith(f"/lambda/python:{PYTHON_OF_THE_IMAGE}") for each in stages)
 
 
 def test_a_layer_that_was_built_outside_is_taken(images: dict[str, Image], minilm: Path) -> None:
@@ -53,24 +53,19 @@ def test_a_layer_that_was_built_outside_is_taken(images: dict[str, Image], minil
 
 
 def test_new_code_does_not_make_a_new_layer(images: dict[str, Image]) -> None:
-    seen = below(images["layer"].outside("/build/handler"))
+    seen = {path for path in below(images["layer"].outside("/build/handler")) if path.endswith(".py")}
 
-    assert {path for path in seen if path.endswith(".py")} == {
-        "__init__.py",
-        "engine/__init__.py",
-        "engine/manifest.py",
-    }
+    assert seen == {"__init__.py", "engine/__init__.py", "engine/manifest.py"}
 
 
 def test_the_model_comes_first_then_the_packages_then_the_code() -> None:
     stage = image.stages(REPOSITORY / "Dockerfile")["cpu"]
     steps = [each.text for each in stage.instructions if each.keyword in ("COPY", "RUN")]
 
-    assert [next(i for i, step in enumerate(steps) if part in step) for part in ("/opt/model/", "pip", "handler/")] == [
-        0,
-        2,
-        3,
-    ]
+    positions = [min(i for i, step in enumerate(steps) if part in step) for part in ("/opt/model/", "pip", "handler/")]
+
+    assert positions[0] == 0
+    assert positions == sorted(positions)
     assert not any("/opt/model" in step for step in steps[1:]), "a later step on the model stores it a second time"
 
 

@@ -150,7 +150,7 @@ def test_the_alias_moves_with_a_new_image_and_with_a_changed_property(source: Te
 
     versions = {
         version(source),
-        version(changed(source, "Embed.Properties.ImageUri", "123456789012.dkr.ecr.us-east-1.amazonaws.com/embed:2")),
+        version(changed(source, "Embed.Properties.ImageUri", "built-by-sam:2")),
         version(changed(source, "Embed.Properties.LoggingConfig.SystemLogLevel", "WARN")),
     }
 

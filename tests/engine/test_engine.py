@@ -96,8 +96,9 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     house = Path(__file__).resolve().parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=house, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    # 24 layers take 1.4 GB, of which 0.27 are their own packed weights; a mask's score matrix alone would take 4.3.
-    assert int(done.stdout) < 1.2e6, f"{int(done.stdout) / 1e6:.2f} GB"
+    # 1.6 GB are stated for 24 layers, of which 0.27 are the packed weights of the other 22; a mask's score matrix alone
+    # would take 4.3.
+    assert int(done.stdout) < 1.33e6, f"{int(done.stdout) / 1e6:.2f} GB"
 
 
 def test_onnxruntime_writes_no_telemetry(minilm: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 
 from docker.utils.build import exclude_paths  # type: ignore[import-untyped]
 
-# What public.ecr.aws/lambda/python sets, as far as the Dockerfile or the function uses it.
+# What Lambda's base image sets, as far as the Dockerfile or the function uses it.
 BASE_ENV = {"PATH": "/var/lang/bin:/usr/bin:/bin", "LAMBDA_TASK_ROOT": "/var/task", "LANG": "en_US.UTF-8"}
 _HOST_PATH = "/usr/bin:/bin"
 # A path in a shell line: a slash that begins a word.
@@ -109,33 +109,12 @@ def carry_out(
     """Carry out a stage in the empty folder `root`. `patterns` are those of .dockerignore, `earlier` the stages that
     COPY --from may name, `arguments` the build's. CalledProcessError, with what it wrote, where a RUN fails."""
     image = Image(root)
-    _base(image)
-    given = dict(arguments or {})
-    visible = sent(context, patterns)
-    for each in stage.instructions:
-        text = each.text if each.keyword == "RUN" else string.Template(each.text).substitute({**given, **image.env})
-        match each.keyword:
-            case "ARG":
-                name, _, default = text.partition("=")
-                given.setdefault(name, default)
-            case "ENV":
-                image.env |= dict(word.split("=", 1) for word in shlex.split(text))
-            case "WORKDIR":
-                image.workdir = str(PurePosixPath(image.workdir, text))
-                image.outside(".").mkdir(parents=True, exist_ok=True)
-            case "COPY":
-                origin, sources, target = _copy(text)
-                for source in sources:
-                    if origin is None:
-                        _copy_context(context, source, visible, image, target, several=len(sources) > 1)
-                    elif earlier is not None:
-                        shutil.copytree(earlier[origin].outside(source), image.outside(target), dirs_exist_ok=True)
-            case "RUN":
-                _run(image, text, given)
-            case "ENTRYPOINT":
-                image.entrypoint = tuple(json.loads(text))
-            case _:
-                raise NotImplementedError(f"{each.keyword} {text}")
+    before = os.umask(0o022)  # Docker's own
+    try:
+        _base(image)
+        _carry_out(stage, image, context, sent(context, patterns), earlier or {}, dict(arguments or {}))
+    finally:
+        os.umask(before)
     return image
 
 
@@ -152,6 +131,35 @@ def unprivileged(command: Sequence[str]) -> list[str]:
     user = ["--reuid", "993", "--regid", "990", "--clear-groups", "--no-new-privs"]
     limits = [f"--{kind}={capabilities}" for kind in ("inh-caps", "ambient-caps", "bounding-set")]
     return [setpriv, *user, *limits, *command]
+
+
+def _carry_out(
+    stage: Stage, image: Image, context: Path, visible: set[str], earlier: Mapping[str, Image], given: dict[str, str]
+) -> None:
+    for each in stage.instructions:
+        text = each.text if each.keyword == "RUN" else string.Template(each.text).substitute({**given, **image.env})
+        match each.keyword:
+            case "ARG":
+                name, _, default = text.partition("=")
+                given.setdefault(name, default)
+            case "ENV":
+                image.env |= dict(word.split("=", 1) for word in shlex.split(text))
+            case "WORKDIR":
+                image.workdir = str(PurePosixPath(image.workdir, text))
+                image.outside(".").mkdir(parents=True, exist_ok=True)
+            case "COPY":
+                origin, sources, target = _copy(text)
+                for source in sources:
+                    if origin is None:
+                        _copy_context(context, source, visible, image, target, several=len(sources) > 1)
+                    else:
+                        shutil.copytree(earlier[origin].outside(source), image.outside(target), dirs_exist_ok=True)
+            case "RUN":
+                _run(image, text, given)
+            case "ENTRYPOINT":
+                image.entrypoint = tuple(json.loads(text))
+            case _:
+                raise NotImplementedError(f"{each.keyword} {text}")
 
 
 def _base(image: Image) -> None:
@@ -185,7 +193,6 @@ def _run(image: Image, line: str, arguments: Mapping[str, str]) -> None:
         ["/bin/sh", "-c", command],
         cwd=image.outside("."),
         env={**host, **arguments, **image.environment()},
-        umask=0o022,  # Docker's own
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
