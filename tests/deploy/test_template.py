@@ -166,7 +166,6 @@ def test_both_tables_are_on_demand_encrypted_recoverable_and_outlive_the_stack(r
         assert (table["DeletionPolicy"], table["UpdateReplacePolicy"]) == ("Retain", "Retain")
         assert properties["BillingMode"] == "PAY_PER_REQUEST"
         assert properties["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
-        assert properties["SSESpecification"] == {"SSEEnabled": True}
 
 
 @pytest.mark.parametrize(("asked", "protected"), [({}, True), ({"DeletionProtection": "false"}, False)])
