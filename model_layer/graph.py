@@ -162,7 +162,7 @@ class _Encoder:
             table = table + self.source.tensor("embeddings.token_type_embeddings.weight", kinds, hidden)[0]
         if not self.int8:
             return [graph.weight(name, table)]
-        values, scales = quantize.rows(table)
+        values, scales = quantize.table(table)
         return [graph.weight(name, values), graph.weight(f"{name}.scale", scales)]
 
     def _rows(self, table: list[str], pick: Callable[[str], str]) -> str:
@@ -187,7 +187,7 @@ class _Encoder:
         matrix = self._tensor(f"{name}.weight")
         if (factors := self._smoothing.get(name)) is not None:
             matrix = matrix * factors
-        integers, scales = quantize.rows(matrix)
+        integers, scales = quantize.matrix(matrix)
         weight = self.graph.weight(name, integers.T)
         weight_scale = self.graph.weight(f"{name}.scale", scales[:, 0])
         inputs = (values, weight, scale, weight_scale, zero, "", self._bias(name))

@@ -1,0 +1,77 @@
+"""int8 weights that no processor can overflow."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import pytest
+
+from model_layer import quantize
+
+HOUSE = Path(__file__).resolve().parents[2]
+
+
+def pair_sums(values: npt.NDArray[np.int8], sign: int) -> npt.NDArray[np.int32]:
+    """Sums of neighbouring inputs' weights of one sign, [outputs, inputs / 2], of an [outputs, inputs] matrix."""
+    part = np.maximum(values.astype(np.int32) * sign, 0)
+    return part[:, ::2] + part[:, 1::2]
+
+
+def matrices(layer: Path) -> dict[str, npt.NDArray[np.int8]]:
+    """The int8 matrices of a layer, [outputs, inputs]."""
+    graph = onnx.load(layer / "model.onnx").graph
+    names = {node.input[1] for node in graph.node if node.op_type == "MatMulIntegerToFloat"}
+    return {each.name: onnx.numpy_helper.to_array(each).T for each in graph.initializer if each.name in names}
+
+
+def test_a_table_is_within_half_a_step_of_itself() -> None:
+    array = np.random.default_rng(1).standard_normal((9000, 64), np.float32)
+    array[17] = 0
+    values, scales = quantize.table(array)
+    assert np.abs(values * scales - array).max() <= scales.max() / 2 + 1e-6
+    assert np.abs(values).max() == 127
+
+
+def test_a_matrix_is_within_half_a_step_of_itself() -> None:
+    array = np.random.default_rng(2).standard_normal((128, 97), np.float32)
+    values, scales = quantize.matrix(array)
+    assert (np.abs(values * scales - array) <= scales / 2 + 1e-6).all()
+
+
+def test_without_vnni_no_pair_of_products_can_overflow_sixteen_bits(minilm: Path, seeded: Path) -> None:
+    """u8·s8 + u8·s8 has to stay within −32,768 … 32,767 for the largest activation, 255."""
+    for layer, count in ((minilm, 36), (seeded, 12)):
+        found = matrices(layer)
+        assert len(found) == count
+        for name, values in found.items():
+            assert 255 * pair_sums(values, 1).max() <= 32767, name
+            assert 255 * pair_sums(values, -1).max() <= 32768, name
+
+
+def test_the_scale_is_no_coarser_than_that_asks_for(minilm: Path) -> None:
+    fullest = [max(pair_sums(values, sign).max() for sign in (1, -1)) for values in matrices(minilm).values()]
+    assert min(fullest) >= 126
+
+
+@pytest.mark.skipif(
+    not shutil.which("qemu-x86_64"), reason="Debian's qemu-user, which emulates the processor, is absent"
+)
+def test_a_processor_with_avx2_alone_gives_the_same_vectors(minilm: Path, tmp_path: Path) -> None:
+    """Under qemu as a Haswell. Float kernels differ between processors, so that a last bit may round elsewhere."""
+    code = (
+        "import sys, numpy; from pathlib import Path; from model_layer import run, verify;"
+        "layer = Path(sys.argv[1]); texts = verify.texts('pairs', 6);"
+        "numpy.save(sys.argv[2], run.embed(layer / 'model.onnx', layer / 'tokenizer.json', texts))"
+    )
+    python = os.path.realpath(sys.executable)
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    for name, emulator in {"here": [], "haswell": ["qemu-x86_64", "-cpu", "Haswell"]}.items():
+        call = [*emulator, python, "-c", code, str(minilm), str(tmp_path / f"{name}.npy")]
+        subprocess.run(call, cwd=HOUSE, env=env, check=True, capture_output=True)
+    here, haswell = (np.load(tmp_path / f"{name}.npy") for name in ("here", "haswell"))
+    assert np.einsum("ij,ij->i", here, haswell).min() >= 0.999, "8-bit weights with overflow gave 0.992"
