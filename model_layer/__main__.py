@@ -10,7 +10,8 @@ from pathlib import Path
 from handler.engine import manifest
 from model_layer import build, verify
 from model_layer.catalog import MODELS
-from model_layer.sources import SourceError, open_source
+from model_layer.checkpoint import SourceError
+from model_layer.sources import open_source
 
 OUT = Path(__file__).parent / "out"
 
@@ -101,6 +102,7 @@ def _inspect(asked: argparse.Namespace) -> int:
         "model": f"{facts.id}  ({', '.join(facts.aliases) or 'no aliases'})",
         "weights": meaning,
         "source": f"{facts.source}{f', revision {facts.revision}' if facts.revision else ''}",
+        "files": _provenance(facts),
         "licence": facts.licence,
         "shape": f"{facts.layers} layers, {facts.dimensions} dimensions, {facts.pooling} pooling, "
         f"{facts.vocabulary:,} pieces",
@@ -118,11 +120,23 @@ def _inspect(asked: argparse.Namespace) -> int:
     return 0
 
 
-def _parity(figures: dict[str, float]) -> str:
-    return (
-        f"cosine to fp32 {figures['mean_cosine']:.4f} (least {figures['least_cosine']:.4f}), "
-        f"nearest neighbour equal for {figures['neighbours']:.1%} of {figures['texts']:.0f} texts"
+def _provenance(facts: manifest.Manifest) -> str:
+    if not facts.sources:
+        return "none: made here"
+    if not facts.unpinned:
+        return f"{len(facts.sources)}, each with the SHA-256 that the catalog pins"
+    return f"{len(facts.sources)}; not pinned, as found: " + ", ".join(
+        f"{name} sha256 {facts.sources[name]}" for name in facts.unpinned
     )
+
+
+def _parity(figures: dict[str, float]) -> str:
+    shown = (
+        f"cosine to fp32 {figures['mean_cosine']:.4f} (1st percentile {figures['percentile_cosine']:.4f}, least "
+        f"{figures['least_cosine']:.4f}), Spearman {figures['spearman']:.4f}, nearest neighbour equal for "
+        f"{figures['neighbours']:.1%} of {figures['texts']:.0f} texts"
+    )
+    return shown + (f", sparse terms {figures['sparse_overlap']:.1%}" if "sparse_overlap" in figures else "")
 
 
 if __name__ == "__main__":

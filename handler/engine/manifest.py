@@ -1,7 +1,8 @@
 """What a model layer is: the folder's `manifest.json` and its check against the files. Standard library only.
 
 A layer is a folder with `manifest.json`, `model.onnx` (the graph), `weights.bin` (its external data, page-aligned),
-`tokenizer.json` and `reference.npz` (texts and unquantized vectors that the recorded parity was measured on).
+`tokenizer.json`, `reference.npz` (texts and unquantized vectors that the recorded parity was measured on) and, where
+the model has them, `heads.onnx` (from `token_states` to `sparse` and `multi_vector`).
 """
 
 import hashlib
@@ -40,7 +41,8 @@ class Manifest:
     created: int  # Unix seconds
     dimensions: int
     context: int
-    special_tokens: int
+    special_tokens: int  # how many the template puts around a text
+    control_ids: tuple[int, ...]  # pieces that no text can reach and no sparse output holds
     vocabulary: int
     layers: int
     pooling: str  # "cls" or "mean"
@@ -51,6 +53,8 @@ class Manifest:
     cpu: tuple[str, ...]  # CPU features that saved prepacked weights need; empty without any
     parity: dict[str, float]
     files: dict[str, File]
+    sources: dict[str, str]  # SHA-256 of the files it was made of
+    unpinned: tuple[str, ...]  # those of them that no pin of the catalog confirmed
     format: int = FORMAT
 
     @property
@@ -76,7 +80,7 @@ def load(folder: Path) -> Manifest:
         raise LayerError(f"{folder} has not the layer format {FORMAT}, which this version reads. Build it again.")
     try:
         values["files"] = {name: File(**file) for name, file in values["files"].items()}
-        for name in ("aliases", "outputs", "cpu"):
+        for name in ("aliases", "outputs", "cpu", "unpinned", "control_ids"):
             values[name] = tuple(values[name])
         return Manifest(**values)
     except (TypeError, KeyError, AttributeError) as error:

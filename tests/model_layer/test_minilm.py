@@ -9,13 +9,21 @@ import numpy as np
 import pytest
 
 from model_layer import run, verify
-from model_layer.catalog import MODELS
+from model_layer.catalog import MODELS, Texts
+from model_layer.run import Outputs
 
 REFERENCE = Path(__file__).resolve().parents[1] / "reference/minilm.json"
 
 
+PAIRS = Texts(("pairs",))
+
+
+def outputs(layer: Path, texts: list[str]) -> Outputs:
+    return run.outputs(layer, layer / "tokenizer.json", texts)
+
+
 def embed(layer: Path, texts: list[str]) -> Any:
-    return run.embed(layer / "model.onnx", layer / "tokenizer.json", texts)
+    return run.embed(layer, texts)
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +49,8 @@ def test_tokens_are_counted_as_sentence_transformers_does(minilm: Path, referenc
 
 
 def test_int8_vectors_agree_with_the_unquantized_ones(minilm: Path, minilm_fp32: Path) -> None:
-    texts = verify.texts("pairs", 260)
-    figures = verify.parity(embed(minilm, texts), embed(minilm_fp32, texts))
+    texts = verify.texts(PAIRS)
+    figures = verify.parity(outputs(minilm, texts), outputs(minilm_fp32, texts))
     assert figures["texts"] == 260
     assert figures["mean_cosine"] >= 0.997, "smoothed channels give 0.9983; 0.99 is what the build requires"
     assert figures["least_cosine"] >= 0.99
@@ -51,7 +59,7 @@ def test_int8_vectors_agree_with_the_unquantized_ones(minilm: Path, minilm_fp32:
 
 def test_the_verification_texts_have_neighbours_to_lose(minilm_fp32: Path) -> None:
     """Two lines on one matter each: the nearest neighbour of each is its partner, so that losing it means something."""
-    vectors = embed(minilm_fp32, verify.texts("pairs", 260))
+    vectors = embed(minilm_fp32, verify.texts(PAIRS))
     similarity = vectors @ vectors.T
     np.fill_diagonal(similarity, -1)
     assert (similarity.argmax(axis=1) == np.arange(260) ^ 1).mean() == 1.0
@@ -59,8 +67,8 @@ def test_the_verification_texts_have_neighbours_to_lose(minilm_fp32: Path) -> No
 
 def test_on_texts_without_a_partner_int8_stays_close_too(minilm: Path, minilm_fp32: Path) -> None:
     """The calibration lines have no near neighbours (half the gaps to the second are under 0.03), so cosine judges."""
-    texts = verify.texts("calibration", 260)
-    figures = verify.parity(embed(minilm, texts), embed(minilm_fp32, texts))
+    texts = verify.texts(Texts(("calibration",)))
+    figures = verify.parity(outputs(minilm, texts), outputs(minilm_fp32, texts))
     assert figures["mean_cosine"] >= 0.997
 
 

@@ -65,8 +65,8 @@ def test_a_processor_with_avx2_alone_gives_the_same_vectors(minilm: Path, tmp_pa
     """Under qemu as a Haswell. Float kernels differ between processors, so that a last bit may round elsewhere."""
     code = (
         "import sys, numpy; from pathlib import Path; from model_layer import run, verify;"
-        "layer = Path(sys.argv[1]); texts = verify.texts('pairs', 6);"
-        "numpy.save(sys.argv[2], run.embed(layer / 'model.onnx', layer / 'tokenizer.json', texts))"
+        "from model_layer.catalog import Texts; texts = verify.texts(Texts(('pairs',), 6));"
+        "numpy.save(sys.argv[2], run.embed(Path(sys.argv[1]), texts))"
     )
     python = os.path.realpath(sys.executable)
     env = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}

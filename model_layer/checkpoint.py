@@ -1,0 +1,105 @@
+"""A model's files as its authors publish them: a folder with weights, configuration and tokenizer, read with care."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from model_layer import torchfile
+from model_layer.catalog import Model
+
+Array = npt.NDArray[np.float32]
+
+SAFETENSORS, TORCH = "model.safetensors", "pytorch_model.bin"
+HEADS = {"sparse_linear": "sparse_linear.pt", "colbert_linear": "colbert_linear.pt"}
+
+# What config.json calls the parts of a geometry.
+_CONFIG = {
+    "vocab_size": "vocabulary",
+    "hidden_size": "hidden",
+    "num_attention_heads": "heads",
+    "intermediate_size": "intermediate",
+    "num_hidden_layers": "layers",
+    "max_position_embeddings": "positions",
+    "layer_norm_eps": "norm_epsilon",
+}
+
+
+class SourceError(Exception):
+    """A model's files are missing, damaged or not those of the model; the message says which and what to do."""
+
+
+class Checkpoint:
+    """The arrays, by Hugging Face's names (a head's by its file's name and `.weight` or `.bias`), and the tokenizer."""
+
+    def __init__(self, folder: Path, model: Model) -> None:
+        self.folder = folder
+        if (folder / "config.json").is_file():
+            self._compare_config(model)
+        self._arrays = (
+            _safetensors(folder / SAFETENSORS) if (folder / SAFETENSORS).is_file() else _torch(folder / TORCH)
+        )
+        if model.heads:
+            for head, name in HEADS.items():
+                self._arrays |= {f"{head}.{part}": array for part, array in _torch(folder / name).items()}
+
+    def tensor(self, name: str, *shape: int) -> Array:
+        """float32, of this shape. Raises SourceError."""
+        if name not in self._arrays:
+            raise SourceError(f"{self.folder} has no tensor {name}: it is not this model's checkpoint.")
+        array = np.asarray(self._arrays[name])
+        if array.shape != shape:
+            raise SourceError(
+                f"{name} in {self.folder} has shape {array.shape}, expected {shape}: it is another model's."
+            )
+        return array.astype(np.float32)
+
+    def tokenizer(self) -> str:
+        return (self.folder / "tokenizer.json").read_text(encoding="utf-8")
+
+    def _compare_config(self, model: Model) -> None:
+        config = _json(self.folder / "config.json")
+        for name, part in _CONFIG.items():
+            expected = getattr(model.geometry, part)
+            if config.get(name) != expected:
+                raise SourceError(
+                    f"{self.folder / 'config.json'} says {name} {config.get(name)}, {model.id} has {expected}."
+                )
+        if config.get("hidden_act") != "gelu":
+            raise SourceError(f"{self.folder / 'config.json'} says hidden_act {config.get('hidden_act')}, not gelu.")
+        pooling = self.folder / "1_Pooling/config.json"
+        if pooling.is_file() and not _json(pooling).get(f"pooling_mode_{model.pooling}{_TOKENS[model.pooling]}"):
+            raise SourceError(f"{pooling} does not say {model.pooling} pooling, which {model.id} has.")
+
+
+# sentence-transformers writes pooling_mode_cls_token and pooling_mode_mean_tokens.
+_TOKENS = {"cls": "_token", "mean": "_tokens"}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SourceError(f"{path} cannot be read: {error}. Fetch it again.") from None
+    return values
+
+
+def _safetensors(path: Path) -> dict[str, Any]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return dict(load_file(path))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise SourceError(f"{path} cannot be read: {error}. Fetch it again.") from None
+
+
+def _torch(path: Path) -> dict[str, Any]:
+    try:
+        return torchfile.read(path)
+    except FileNotFoundError:
+        raise SourceError(f"{path} is missing. Fetch the whole repository.") from None
+    except torchfile.TorchFileError as error:
+        raise SourceError(str(error)) from None
