@@ -57,7 +57,7 @@ class Checkpoint:
         return array.astype(np.float32)
 
     def tokenizer(self) -> str:
-        return (self.folder / "tokenizer.json").read_text(encoding="utf-8")
+        return json.dumps(_json(self.folder / "tokenizer.json"), ensure_ascii=False)
 
     def _compare_config(self, model: Model) -> None:
         config = _json(self.folder / "config.json")

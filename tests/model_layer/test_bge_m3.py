@@ -1,0 +1,210 @@
+"""bge-m3 from its repository's own layout, at small geometry: what transformers and torch made and answered
+(tests/reference/make_bge_m3.py) against our layer of the same files."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from tokenizers import Tokenizer
+
+from model_layer import build, catalog, run, torchfile
+from model_layer.catalog import MODELS, Geometry, Model, Repository, Texts
+from model_layer.checkpoint import SourceError
+from model_layer.sources import open_source
+from model_layer.tokenizer import layer_form
+
+REFERENCE = Path(__file__).resolve().parents[1] / "reference/bge_m3_small"
+LINES = (Path(__file__).parent / "scripts.txt").read_text(encoding="utf-8").splitlines()
+SMALL = replace(
+    MODELS["bge-m3"],
+    geometry=Geometry(4001, hidden=32, heads=2, intermediate=64, layers=2, positions=8194, first_position=2,
+                      norm_epsilon=1e-5),
+    calibration=Texts(("calibration",), 20),
+    verification=Texts(("pairs",), 40),
+)  # fmt: skip
+
+
+def make(folder: Path, out: Path, precision: str = "fp32", model: Model = SMALL) -> Path:
+    build.build(model, open_source(model, out.parent, folder), precision, out, lambda _: None)
+    return out
+
+
+@pytest.fixture(scope="module")
+def layer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make(REFERENCE, tmp_path_factory.mktemp("bge-m3") / "fp32")
+
+
+@pytest.fixture(scope="module")
+def reference() -> dict[str, Any]:
+    return dict(np.load(REFERENCE / "reference.npz"))
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A copy of the repository, to be spoilt."""
+    return Path(shutil.copytree(REFERENCE, tmp_path / "repository"))
+
+
+def ours(layer: Path, ids: Any) -> tuple[Any, Any, Any]:
+    feed = {"input_ids": ids[None].astype(np.int64)}
+    dense, states = run.session(layer / "model.onnx").run(["dense", "token_states"], feed)
+    sparse, rows = run.session(layer / "heads.onnx").run(["sparse", "multi_vector"], {"token_states": states})
+    return dense[0], sparse[0], rows[0]
+
+
+@pytest.mark.parametrize("index", range(9))
+def test_all_three_outputs_agree_with_torch(layer: Path, reference: dict[str, Any], index: int) -> None:
+    """The last of the texts has 8,192 tokens, and the second none but the specials."""
+    ids = reference[f"{index}.ids"]
+    dense, sparse, rows = ours(layer, ids)
+    assert dense @ reference[f"{index}.dense"] >= 0.9999
+    theirs = run.terms(ids, reference[f"{index}.sparse"], (0, 1, 2, 3))
+    mine = run.terms(ids, sparse, (0, 1, 2, 3))
+    assert set(mine) == set(theirs)
+    assert all(abs(mine[token] - theirs[token]) < 1e-4 for token in theirs)
+    assert len(rows) == len(ids) - 1, "every position after <s>, </s> included"
+    assert np.einsum("ij,ij->i", rows[:40], reference[f"{index}.multi_vector"]).min() >= 0.9999
+    assert rows[-1] @ reference[f"{index}.last_row"] >= 0.9999
+
+
+def test_the_longest_reference_has_the_whole_context(reference: dict[str, Any]) -> None:
+    assert len(reference["8.ids"]) == 8192
+
+
+def test_another_first_position_would_be_seen(tmp_path: Path, reference: dict[str, Any]) -> None:
+    wrong = replace(SMALL, geometry=replace(SMALL.geometry, first_position=0))
+    with pytest.raises(SourceError, match="token_type_embeddings"):  # BERT's two kinds
+        make(REFERENCE, tmp_path / "wrong", model=wrong)
+    off = replace(SMALL, geometry=replace(SMALL.geometry, first_position=1))
+    layer = make(REFERENCE, tmp_path / "off", model=off)
+    assert ours(layer, reference["0.ids"])[0] @ reference["0.dense"] < 0.999
+
+
+def test_the_manifest_lists_heads_and_files_and_what_no_pin_confirmed(layer: Path) -> None:
+    facts = json.loads((layer / "manifest.json").read_text())
+    assert facts["outputs"] == ["dense", "token_states", "sparse", "multi_vector"]
+    assert facts["control_ids"] == [0, 1, 2, 3, 4000]
+    assert set(facts["sources"]) == set(SMALL.origin.files)  # type: ignore[union-attr]
+    assert facts["unpinned"] == list(SMALL.origin.files)  # type: ignore[union-attr]
+    assert facts["revision"] == "5617a9f61b028005a4858fdac845db406aefb181"
+    assert {"heads.onnx", "heads.bin"} <= set(facts["files"])
+
+
+def test_the_layers_tokenizer_gives_the_published_ones_ids() -> None:
+    published = (REFERENCE / "tokenizer.json").read_text(encoding="utf-8")
+    ours, theirs = Tokenizer.from_str(layer_form(published)), Tokenizer.from_str(published)
+    texts = [*LINES, "", " ", "a  b\tc\nd", "é e\u0301 ﬁ Ⅷ ①", "😀👩‍👩‍👧", "x" * 3000, "\u200b\ufeff", "\0"]
+    assert [each.ids for each in ours.encode_batch(texts)] == [each.ids for each in theirs.encode_batch(texts)]
+
+
+@pytest.mark.parametrize("piece", ["<s>", "</s>", "<pad>", "<unk>", "<mask>"])
+def test_no_text_reaches_a_control_piece(piece: str) -> None:
+    published = (REFERENCE / "tokenizer.json").read_text(encoding="utf-8")
+    ids = Tokenizer.from_str(layer_form(published)).encode(f"a{piece} {piece} b").ids[1:-1]
+    assert not {0, 1, 2, 4000} & set(ids)
+    taken = Tokenizer.from_str(published).encode(f"a{piece} {piece} b").ids[1:-1]
+    assert {0, 1, 2, 3, 4000} & set(taken), "the published form takes it for the piece"
+
+
+def test_weights_as_safetensors_make_the_same_layer(repository: Path, tmp_path: Path, layer: Path) -> None:
+    arrays = torchfile.read(repository / "pytorch_model.bin")
+    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, repository / "model.safetensors")
+    (repository / "pytorch_model.bin").unlink()
+    again = make(repository, tmp_path / "again")
+    for name in ("model.onnx", "weights.bin", "heads.onnx", "heads.bin", "tokenizer.json"):
+        assert (again / name).read_bytes() == (layer / name).read_bytes(), name
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def edit(path: Path, **values: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+SPOILT: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "missing weights": (lambda at: (at / "pytorch_model.bin").unlink(), r"pytorch_model\.bin is missing"),
+    "missing head": (lambda at: (at / "sparse_linear.pt").unlink(), r"sparse_linear\.pt is missing"),
+    "missing pooling": (lambda at: (at / "1_Pooling/config.json").unlink(), r"1_Pooling/config\.json is missing"),
+    "truncated weights": (lambda at: cut(at / "pytorch_model.bin"), r"pytorch_model\.bin is truncated"),
+    "truncated head": (lambda at: cut(at / "colbert_linear.pt"), r"colbert_linear\.pt is truncated"),
+    "html for weights": (lambda at: (at / "pytorch_model.bin").write_text("<html>"), r"is truncated or no file of"),
+    "exchanged heads": (
+        lambda at: shutil.copyfile(at / "sparse_linear.pt", at / "colbert_linear.pt"),
+        r"colbert_linear\.weight in .* has shape \(1, 32\), expected \(32, 32\)",
+    ),
+    "weights of a head": (
+        lambda at: shutil.copyfile(at / "sparse_linear.pt", at / "pytorch_model.bin"),
+        r"has no tensor embeddings\.word_embeddings\.weight",
+    ),
+    "another size": (lambda at: edit(at / "config.json", hidden_size=48), "says hidden_size 48, bge-m3 has 32"),
+    "another activation": (lambda at: edit(at / "config.json", hidden_act="relu"), "says hidden_act relu, not gelu"),
+    "no json": (lambda at: (at / "config.json").write_text("{"), r"config\.json cannot be read"),
+    "another pooling": (
+        lambda at: edit(at / "1_Pooling/config.json", pooling_mode_cls_token=False),
+        "does not say cls pooling",
+    ),
+    "no tokenizer": (lambda at: (at / "tokenizer.json").write_text("{"), r"tokenizer\.json"),
+}
+
+
+@pytest.mark.parametrize("name", SPOILT)
+def test_a_wrong_file_gets_one_clear_sentence(repository: Path, tmp_path: Path, name: str) -> None:
+    spoil, message = SPOILT[name]
+    spoil(repository)
+    with pytest.raises(SourceError, match=message) as caught:
+        make(repository, tmp_path / "never")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "never").exists()
+
+
+def test_a_file_that_does_not_match_its_pin_is_refused(tmp_path: Path) -> None:
+    assert isinstance(SMALL.origin, Repository)
+    pinned = replace(SMALL, origin=replace(SMALL.origin, files={**SMALL.origin.files, "config.json": "0" * 64}))
+    with pytest.raises(SourceError, match=r"config\.json has SHA-256 [0-9a-f]{64}, the catalog pins 0000"):
+        make(REFERENCE, tmp_path / "never", model=pinned)
+
+
+def test_a_pickle_that_names_anything_else_is_not_run(tmp_path: Path) -> None:
+    import os
+    import pickle
+    import zipfile
+
+    class Evil:
+        def __reduce__(self) -> Any:
+            return os.system, (f"touch {tmp_path / 'ran'}",)
+
+    with zipfile.ZipFile(tmp_path / "evil.pt", "w") as archive:
+        archive.writestr("evil/data.pkl", pickle.dumps({"weight": Evil()}, protocol=2))
+    with pytest.raises(torchfile.TorchFileError, match="which is no tensor"):
+        torchfile.read(tmp_path / "evil.pt")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_int8_keeps_dense_vectors_and_terms_and_says_where_it_falls_short(tmp_path: Path) -> None:
+    easy = replace(SMALL, thresholds=catalog.Thresholds(0.98, 0.9, 0.9, 0.8, sparse_overlap=0.8))
+    facts = json.loads((make(REFERENCE, tmp_path / "int8", "int8", easy) / "manifest.json").read_text())
+    assert facts["precision"] == "int8"
+    assert 0.8 <= facts["parity"]["sparse_overlap"] <= 1
+    strict = replace(SMALL, thresholds=catalog.Thresholds(0.999999, 0.9, None, None, sparse_overlap=0.999999))
+    with pytest.raises(build.BuildError, match=r"mean_cosine is .* sparse_overlap is .* --precision fp32 passes"):
+        make(REFERENCE, tmp_path / "strict", "int8", strict)
+
+
+def test_matrices_on_the_measured_list_stay_in_float32(tmp_path: Path) -> None:
+    name = "encoder.layer.1.output.dense"
+    easy = catalog.Thresholds(0.9, 0.5, None, None)
+    kept = make(REFERENCE, tmp_path / "kept", "int8", replace(SMALL, thresholds=easy, unquantized=(name,)))
+    import onnx
+
+    kinds = {node.input[1]: node.op_type for node in onnx.load(kept / "model.onnx", load_external_data=False).graph.node
+             if len(node.input) > 1}  # fmt: skip
+    assert kinds[name] == "MatMul"
+    assert kinds["encoder.layer.0.output.dense"] == "MatMulIntegerToFloat"
