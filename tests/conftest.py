@@ -17,7 +17,7 @@ ACCOUNT = "acct_test"
 
 def _layer(model: str, *options: str) -> Path:
     """The layer of a model in model_layer/out, built if it is not there."""
-    call = [sys.executable, "-m", "model_layer", "build", model, "--if-absent", *options]
+    call = [sys.executable, "-m", "model_layer", "build", model, "--cl100k", "litellm", "--if-absent", *options]
     done = subprocess.run(call, cwd=HOUSE, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return Path(done.stdout.split(": ")[0].removeprefix("model layer "))

@@ -15,6 +15,9 @@ HOUSE = Path(__file__).resolve().parents[2]
 SOURCES = HOUSE / "model_layer/out/sources"
 
 
+NONE = ("--cl100k", "none")
+
+
 def call(*words: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, "-m", "model_layer", *words], cwd=HOUSE, capture_output=True, text=True, check=False
@@ -80,7 +83,7 @@ def test_a_layer_that_is_there_is_not_built_again(minilm: Path) -> None:
 
 
 def test_builds_are_reproducible_and_whole(minilm: Path, checkpoint: Path, tmp_path: Path) -> None:
-    done = call("build", "all-minilm-l6-v2", "--from", str(checkpoint), "--out", str(tmp_path / "again"))
+    done = call("build", "all-minilm-l6-v2", *NONE, "--from", str(checkpoint), "--out", str(tmp_path / "again"))
     assert done.returncode == 0, done.stderr
     assert "int8: layer 6/6" in done.stdout, "progress is shown"
     for name in ("model.onnx", "weights.bin", "tokenizer.json"):
@@ -93,7 +96,7 @@ def test_builds_are_reproducible_and_whole(minilm: Path, checkpoint: Path, tmp_p
 def test_a_file_that_is_not_the_pinned_one_is_refused(checkpoint: Path, tmp_path: Path, name: str) -> None:
     with (checkpoint / name).open("ab") as file:
         file.write(b"\n")
-    done = call("build", "all-minilm-l6-v2", "--from", str(checkpoint), "--out", str(tmp_path / "never"))
+    done = call("build", "all-minilm-l6-v2", *NONE, "--from", str(checkpoint), "--out", str(tmp_path / "never"))
     assert done.returncode == 1
     assert f"{name} has SHA-256" in done.stderr
     assert "Traceback" not in done.stderr
@@ -102,7 +105,7 @@ def test_a_file_that_is_not_the_pinned_one_is_refused(checkpoint: Path, tmp_path
 
 def test_a_missing_file_is_named(checkpoint: Path, tmp_path: Path) -> None:
     (checkpoint / "tokenizer.json").unlink()
-    done = call("build", "all-minilm-l6-v2", "--from", str(checkpoint), "--out", str(tmp_path / "never"))
+    done = call("build", "all-minilm-l6-v2", *NONE, "--from", str(checkpoint), "--out", str(tmp_path / "never"))
     assert done.returncode == 1
     assert "tokenizer.json is missing" in done.stderr
 

@@ -102,7 +102,8 @@ def test_the_manifest_says_what_the_layer_is(minilm: Path) -> None:
     }
     assert facts["licence"] == model.licence
     assert facts["outputs"] == ["dense", "token_states"]
-    assert set(facts["files"]) == {"model.onnx", "weights.bin", "tokenizer.json", "reference.npz"}
+    names = {"model.onnx", "weights.bin", "tokenizer.json", "reference.npz", "cl100k_base.tiktoken"}
+    assert set(facts["files"]) == names
     assert facts["parity"]["mean_cosine"] >= 0.99
 
 
