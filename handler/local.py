@@ -26,8 +26,9 @@ LAYERS = HOUSE / "model_layer/out"
 MINISTACK = HOUSE / ".venv-ministack/bin/ministack"
 ACCOUNT = "local"
 _BGE_M3 = (
-    "bge-m3 itself: this version does not read its weights yet. Its exact geometry and speed, with vectors that mean\n"
-    "nothing: make run MODEL=bge-m3-seeded"
+    "For bge-m3: `make run MODEL=bge-m3` fetches its 2.3 GB from the Hugging Face hub and builds the layer in some\n"
+    "minutes; `python -m model_layer build bge-m3 --from DIR` takes a copy of its repository. Its exact geometry and\n"
+    "speed, with vectors that mean nothing, without the hub: `make run MODEL=bge-m3-seeded`."
 )
 
 
@@ -181,7 +182,7 @@ def _announce(port: int) -> None:
         f"""
 Serving {facts.id} ({facts.dimensions} dimensions, {facts.context} tokens, {facts.precision}).{meaning}
 {facts.description}
-{_BGE_M3}
+{_BGE_M3 if facts.id != "bge-m3" else ""}
 
 inference key  {inference}
 admin key      {admin}

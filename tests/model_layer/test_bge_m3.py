@@ -2,11 +2,12 @@
 (tests/reference/make_bge_m3.py) against our layer of the same files."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -21,8 +22,10 @@ from model_layer.tokenizer import layer_form
 
 REFERENCE = Path(__file__).resolve().parents[1] / "reference/bge_m3_small"
 LINES = (Path(__file__).parent / "scripts.txt").read_text(encoding="utf-8").splitlines()
+ORIGIN = cast(Repository, MODELS["bge-m3"].origin)
 SMALL = replace(
     MODELS["bge-m3"],
+    origin=replace(ORIGIN, files=dict.fromkeys(ORIGIN.files)),  # nobody pins these
     geometry=Geometry(4001, hidden=32, heads=2, intermediate=64, layers=2, positions=8194, first_position=2,
                       norm_epsilon=1e-5),
     calibration=Texts(("calibration",), 20),
@@ -90,8 +93,7 @@ def test_the_manifest_lists_heads_and_files_and_what_no_pin_confirmed(layer: Pat
     facts = json.loads((layer / "manifest.json").read_text())
     assert facts["outputs"] == ["dense", "token_states", "sparse", "multi_vector"]
     assert facts["control_ids"] == [0, 1, 2, 3, 4000]
-    assert set(facts["sources"]) == set(SMALL.origin.files)  # type: ignore[union-attr]
-    assert facts["unpinned"] == list(SMALL.origin.files)  # type: ignore[union-attr]
+    assert set(facts["sources"]) == set(facts["unpinned"]) == set(ORIGIN.files)
     assert facts["revision"] == "5617a9f61b028005a4858fdac845db406aefb181"
     assert {"heads.onnx", "heads.bin"} <= set(facts["files"])
 
@@ -166,8 +168,7 @@ def test_a_wrong_file_gets_one_clear_sentence(repository: Path, tmp_path: Path, 
 
 
 def test_a_file_that_does_not_match_its_pin_is_refused(tmp_path: Path) -> None:
-    assert isinstance(SMALL.origin, Repository)
-    pinned = replace(SMALL, origin=replace(SMALL.origin, files={**SMALL.origin.files, "config.json": "0" * 64}))
+    pinned = replace(SMALL, origin=replace(ORIGIN, files={"config.json": "0" * 64}))
     with pytest.raises(SourceError, match=r"config\.json has SHA-256 [0-9a-f]{64}, the catalog pins 0000"):
         make(REFERENCE, tmp_path / "never", model=pinned)
 
@@ -208,3 +209,32 @@ def test_matrices_on_the_measured_list_stay_in_float32(tmp_path: Path) -> None:
              if len(node.input) > 1}  # fmt: skip
     assert kinds[name] == "MatMul"
     assert kinds["encoder.layer.0.output.dense"] == "MatMulIntegerToFloat"
+
+
+def test_every_file_of_the_real_repository_is_pinned() -> None:
+    assert all(re.fullmatch("[0-9a-f]{64}", str(pin)) for pin in ORIGIN.files.values())
+
+
+REAL = Path(__file__).resolve().parents[2] / "model_layer/out/bge-m3"
+
+
+@pytest.mark.skipif(not (REAL / "manifest.json").is_file(), reason="the real weights are not here: build bge-m3 first")
+def test_the_model_cards_example_gives_its_published_similarities() -> None:
+    """The card of BAAI/bge-m3, whose figures were made in fp16."""
+    queries = ["What is BGE M3?", "Defination of BM25"]
+    passages = [
+        "BGE M3 is an embedding model supporting dense retrieval, lexical matching and multi-vector interaction.",
+        (
+            "BM25 is a bag-of-words retrieval function that ranks a set of documents based on the query terms appearing "
+            "in each document"
+        ),
+    ]
+    found = [ours(REAL, ids[0]) for ids in run.token_ids(REAL / "tokenizer.json", queries + passages)]
+    dense = np.array([[found[q][0] @ found[p][0] for p in (2, 3)] for q in (0, 1)])
+    assert np.abs(dense - [[0.6265, 0.3477], [0.3499, 0.678]]).max() < 0.02
+    rows = [each[2] for each in found]
+    colbert = [(rows[0] @ rows[p].T).max(axis=1).mean() for p in (2, 3)]
+    assert np.abs(np.array(colbert) - [0.7797, 0.4620]).max() < 0.02
+    terms = run.outputs(REAL, REAL / "tokenizer.json", [queries[0], passages[0]], (0, 1, 2, 3)).sparse
+    lexical = sum(weight * terms[1].get(token, 0) for token, weight in terms[0].items())
+    assert abs(lexical - 0.19554901123046875) < 0.02

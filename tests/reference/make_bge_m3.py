@@ -73,8 +73,9 @@ def main(out: Path) -> None:
                     parameter[3] = 6.0  # an outlier channel, not in the vectors themselves
     sparse, colbert = torch.nn.Linear(HIDDEN, 1), torch.nn.Linear(HIDDEN, HIDDEN)
     torch.save(model.state_dict(), out / "pytorch_model.bin")
-    torch.save(sparse.state_dict(), out / "sparse_linear.pt")
-    torch.save(colbert.state_dict(), out / "colbert_linear.pt")
+    for head, name in ((sparse, "sparse_linear.pt"), (colbert, "colbert_linear.pt")):
+        torch.save(head.half().state_dict(), out / name)  # half precision, as the hub's are
+        head.float()
     (out / "config.json").write_text(json.dumps(config.to_dict(), indent=1) + "\n")
     (out / "1_Pooling").mkdir(exist_ok=True)
     pooling = {"word_embedding_dimension": HIDDEN, "pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}
