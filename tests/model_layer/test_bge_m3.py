@@ -225,8 +225,8 @@ def test_the_model_cards_example_gives_its_published_similarities() -> None:
     passages = [
         "BGE M3 is an embedding model supporting dense retrieval, lexical matching and multi-vector interaction.",
         (
-            "BM25 is a bag-of-words retrieval function that ranks a set of documents based on the query terms appearing "
-            "in each document"
+            "BM25 is a bag-of-words retrieval function that ranks a set of documents based on the query terms "
+            "appearing in each document"
         ),
     ]
     found = [ours(REAL, ids[0]) for ids in run.token_ids(REAL / "tokenizer.json", queries + passages)]
