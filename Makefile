@@ -14,7 +14,7 @@ help:  ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
 
 run: .venv/ready .venv-ministack/ready layer  ## serve MODEL on 127.0.0.1:PORT with stand-ins for AWS
-	@PORT=$(PORT) $(BIN)/python -m handler.local $(MODEL)
+	@PORT=$(PORT) exec $(BIN)/python -m handler.local $(MODEL)
 
 test: .venv/ready .venv-ministack/ready tests/node/node_modules/ready  ## run every test
 	@$(BIN)/python -m pytest $(ARGS)
@@ -38,7 +38,9 @@ clean:  ## remove environments, layers and caches
 
 .venv/ready: requirements.lock
 	@echo "making .venv ..."
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "Python 3.11 or newer is needed, \
+	$(PYTHON) is %d.%d: make PYTHON=python3.11 ..." % v[:2])'
+	@$(PYTHON) -m venv --clear .venv
 	@sed -n '/^uv==/,/[^\\]$$/p' requirements.lock >.venv/uv.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r .venv/uv.lock
 	@$(SYNC) --python $(BIN)/python requirements.lock
@@ -46,7 +48,7 @@ clean:  ## remove environments, layers and caches
 
 .venv-ministack/ready: requirements.ministack.lock .venv/ready
 	@echo "making .venv-ministack ..."
-	@test -x .venv-ministack/bin/python || $(PYTHON) -m venv --without-pip .venv-ministack
+	@$(PYTHON) -m venv --clear --without-pip .venv-ministack
 	@$(SYNC) --python .venv-ministack/bin/python requirements.ministack.lock
 	@touch $@
 

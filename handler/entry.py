@@ -9,6 +9,7 @@ from typing import Any
 
 from handler import logs, settings
 from handler.billing import keys
+from handler.contract import payload
 from handler.service import Service
 
 log = logging.getLogger(__name__)
@@ -54,7 +55,9 @@ def _init() -> tuple[Kind, ...]:
 
         from handler.api.app import create_app
 
-        http = Mangum(create_app(service), lifespan="off")  # "auto" would start and stop the app on every call
+        http = Mangum(
+            create_app(service, payload.LAMBDA_BYTES), lifespan="off"
+        )  # "auto" would start and stop the app on every call
         loading.result()
     _rehearse(http)
     log.info("init done in %.0f ms", (time.perf_counter() - start) * 1e3)

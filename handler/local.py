@@ -21,15 +21,16 @@ from typing import IO, Any
 
 import yaml
 
+from handler.engine.manifest import LayerError
+from handler.settings import SettingError
+
 HOUSE = Path(__file__).resolve().parent.parent
 LAYERS = HOUSE / "model_layer/out"
 MINISTACK = HOUSE / ".venv-ministack/bin/ministack"
 ACCOUNT = "local"
-_BGE_M3 = (
-    "For bge-m3: `make run MODEL=bge-m3` fetches its 2.3 GB from the Hugging Face hub and builds the layer in some\n"
-    "minutes; `python -m model_layer build bge-m3 --from DIR` takes a copy of its repository. Its exact geometry and\n"
-    "speed, with vectors that mean nothing, without the hub: `make run MODEL=bge-m3-seeded`."
-)
+_BGE_M3 = """
+bge-m3: `make run MODEL=bge-m3` fetches its 2.3 GB from the Hugging Face hub and builds its layer in some minutes.
+Without the hub, `.venv/bin/python -m model_layer build bge-m3 --from DIR` takes a copy of its repository."""
 
 
 class LocalError(Exception):
@@ -41,12 +42,12 @@ def main() -> int:
     parser.add_argument(
         "model", nargs="?", default="all-minilm-l6-v2", help="a layer in model_layer/out, or its folder"
     )
-    parser.add_argument("--port", type=int, default=int(os.environ.get("PORT", "8000")))
+    parser.add_argument("--port", type=_port, default=os.environ.get("PORT") or "8000", help="default: PORT, or 8000")
     asked = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that what was started is ended
     try:
         _serve(asked.model, asked.port)
-    except LocalError as error:
+    except (LocalError, SettingError, LayerError) as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return 1
     except KeyboardInterrupt:
@@ -54,12 +55,21 @@ def main() -> int:
     return 0
 
 
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: expected a number from 1 to 65535")
+    return int(text)
+
+
 def _serve(model: str, port: int) -> None:
     layer = Path(model) if Path(model).is_dir() else LAYERS / model
     if not (layer / "manifest.json").is_file():
         raise LocalError(f"There is no model layer in {layer}: `python -m model_layer build {model}` makes it.")
     with _listen(port) as listener, _ministack() as endpoint:
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            del os.environ[name]  # a profile or an endpoint of the shell's would lead elsewhere
         os.environ |= {
+            "NO_PROXY": "127.0.0.1",
             "AWS_ENDPOINT_URL": endpoint,
             "AWS_REGION": "us-east-1",
             "AWS_DEFAULT_REGION": "us-east-1",
@@ -92,9 +102,11 @@ def _listen(port: int) -> socket.socket:
     try:
         listener.bind(("127.0.0.1", port))
         listener.listen()
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         listener.close()
-        raise LocalError(f"127.0.0.1:{port} cannot be had ({error}). Choose another: PORT=8001 make run") from None
+        raise LocalError(
+            f"127.0.0.1:{port} cannot be had ({error.strerror}). Choose another: PORT={port + 1} make run"
+        ) from None
     return listener
 
 
@@ -109,7 +121,13 @@ def _ministack() -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="emblet-") as folder, tempfile.TemporaryFile() as output:
         process = subprocess.Popen(  # noqa: S603
             [str(MINISTACK)],
-            env=os.environ | {"BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "TMPDIR": folder},
+            env={
+                "PATH": os.environ.get("PATH", os.defpath),
+                "HOME": folder,
+                "TMPDIR": folder,
+                "BIND_HOST": "127.0.0.1",
+                "GATEWAY_PORT": str(port),
+            },
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C is for us: we end it once the last record is written
@@ -177,31 +195,40 @@ def _announce(port: int) -> None:
     keys, facts = Keys(store.dynamodb, os.environ["KEYS_TABLE"]), manifest.load(Path(os.environ["MODEL_DIR"]))
     inference, _ = keys.create(ACCOUNT, "inference", "make run")
     admin, _ = keys.create(ACCOUNT, "admin", "make run")
-    meaning = "" if facts.weights == "real" else " Its weights are random: ITS VECTORS MEAN NOTHING."
+    meaning = "" if facts.weights == "real" else "\nIts weights are random: ITS VECTORS MEAN NOTHING."
     print(  # noqa: T201
         f"""
 Serving {facts.id} ({facts.dimensions} dimensions, {facts.context} tokens, {facts.precision}).{meaning}
-{facts.description}
-{_BGE_M3 if facts.id != "bge-m3" else ""}
+{"" if facts.id == "bge-m3" else _BGE_M3}
 
 inference key  {inference}
 admin key      {admin}
 
-  curl http://127.0.0.1:{port}/v1/embeddings \\
-    -H 'Authorization: Bearer {inference}' \\
-    -H 'Content-Type: application/json' \\
-    -d '{{"model": "{facts.id}", "input": "the quick brown fox"}}'
+Paste into a shell:
 
-  from openai import OpenAI
+curl http://127.0.0.1:{port}/v1/embeddings \\
+  -H 'Authorization: Bearer {inference}' \\
+  -H 'Content-Type: application/json' \\
+  -d '{{"model": "{facts.id}", "input": "the quick brown fox"}}'
 
-  client = OpenAI(base_url="http://127.0.0.1:{port}/v1", api_key="{inference}")
-  answer = client.embeddings.create(model="{facts.id}", input=["the quick brown fox", "jumps over"])
-  print(len(answer.data), len(answer.data[0].embedding), answer.usage)
+or into {_python()}:
 
-Ctrl-C ends the service and its stand-ins for AWS (MiniStack on {os.environ["AWS_ENDPOINT_URL"]}).
+from openai import OpenAI
+client = OpenAI(base_url="http://127.0.0.1:{port}/v1", api_key="{inference}")
+answer = client.embeddings.create(model="{facts.id}", input=["the quick brown fox", "jumps over"])
+print(len(answer.data), len(answer.data[0].embedding), answer.usage)
+
+The stand-in for AWS is MiniStack on {os.environ["AWS_ENDPOINT_URL"]}.
+Ctrl-C ends the service and all it started; what MiniStack held is gone then.
 """,
         flush=True,
     )
+
+
+def _python() -> str:
+    """This interpreter, as one would type it here: it has the SDK."""
+    path = Path(sys.executable)
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from handler import render, settings, store
 from handler.billing import prices
 from handler.billing.keys import Caller, Keys
 from handler.billing.ledger import Ledger, Record, Work
-from handler.contract import body, embeddings, errors
+from handler.contract import body, embeddings, errors, payload
 from handler.contract.embeddings import EmbeddingRequest
 from handler.contract.models import Model, Models
 from handler.engine.engine import Engine, NonFiniteVectorError
@@ -85,14 +85,18 @@ class Service:
     def check(self, values: dict[str, Any]) -> EmbeddingRequest:
         return embeddings.check(values, self.models, reject_empty=self.settings.empty_input == "reject")
 
-    def embed(self, request: EmbeddingRequest, caller: Caller, work: Work) -> Answer:
-        """The answer, once its record is in the ledger. Raises ApiError, and then nothing is billed."""
+    def embed(self, request: EmbeddingRequest, caller: Caller, work: Work, room: int | None = None) -> Answer:
+        """The answer, once its record is in the ledger. Raises ApiError, and then nothing is billed.
+
+        `room`: bytes that the door can return, None for any number.
+        """
         engine = self._engine
         if engine is None:
             raise errors.try_again(errors.LOADING, RETRY_S)
         clock = _Clock()
         ids = engine.tokens.encode(request.texts)
         tokens = _count(ids, engine.tokens.special_tokens, request.model)
+        payload.check(len(ids), request.encoding_format, request.model.dimensions, room)
         clock.lap("tokenize")
         try:
             vectors = engine.encode(ids)

@@ -43,7 +43,9 @@ class Settings:
     port: int = _setting(8080, "Port of the plain HTTP server (`handler/entry.sh` outside Lambda).")
     aws_lambda_runtime_api: str = _setting("", "Set by Lambda: present where the function runs under its runtime.")
     aws_lambda_function_memory_size: int = _setting(0, "Set by Lambda, in MB: 1,769 of them are one vCPU.")
-    aws_region: str = _setting("", "Region of the tables, set by Lambda; elsewhere AWS's own profiles may name it too.")
+    aws_region: str = _setting(
+        "", "Region of the tables, set by Lambda; elsewhere AWS_DEFAULT_REGION or a profile will do too."
+    )
     aws_endpoint_url: str = _setting("", "Another address for all of AWS's services: MiniStack's, in `make run`.")
 
 
@@ -84,7 +86,7 @@ def describe() -> str:
     """The manual: one paragraph a variable, in order of declaration."""
     lines = []
     for each in fields(Settings):
-        default = f" (default {each.default})" if each.default not in ("", 0) else ""
+        default = f" (default {each.default})" if each.default != "" else ""
         choices = f" One of {', '.join(each.metadata['choices'])}." if each.metadata["choices"] else ""
         lines.append(f"{each.name.upper()}{default}\n    {each.metadata['about']}{choices}")
     return "\n".join(lines)

@@ -3,6 +3,8 @@
 from functools import cache
 from typing import TYPE_CHECKING
 
+from handler import settings
+
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
 
@@ -28,4 +30,4 @@ def dynamodb() -> "DynamoDBClient":
         tcp_keepalive=True,  # a frozen environment's idle connection is noticed sooner
         max_pool_connections=64,
     )
-    return boto3.client("dynamodb", config=config)
+    return boto3.client("dynamodb", region_name=settings.read().aws_region or None, config=config)

@@ -24,6 +24,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (SourceError, build.BuildError, manifest.LayerError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted; nothing was left behind", file=sys.stderr)
+        return 130
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -123,6 +126,8 @@ def _inspect(asked: argparse.Namespace) -> int:
         "context": f"{facts.context} tokens, {facts.content_tokens} of text",
         "outputs": ", ".join(facts.outputs),
         "precision": f"{facts.precision} for {facts.target}: {_parity(facts.parity)}",
+        "machines": f"x86-64, {facts.target}"
+        + (f" with {', '.join(facts.cpu)}" if facts.cpu else ", any vector width"),
         "made": f"{made} with onnxruntime {facts.onnxruntime}",
         "size": f"{sum(file.bytes for file in facts.files.values()) / 1e6:.1f} MB",
     }

@@ -28,7 +28,13 @@ class Local:
 @pytest.fixture(scope="module")
 def local(minilm: Path) -> Iterator[Local]:
     port = free_port()
-    env = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    # What a platform engineer's shell may hold, and must not lead the service elsewhere.
+    shell = {
+        "AWS_PROFILE": "stale",
+        "AWS_ENDPOINT_URL_DYNAMODB": "http://127.0.0.1:1",
+        "HTTP_PROXY": "http://127.0.0.1:1",
+    }
+    env = os.environ | shell
     process = subprocess.Popen(
         [sys.executable, "-m", "handler.local", minilm.name],
         cwd=HOUSE,
@@ -42,7 +48,7 @@ def local(minilm: Path) -> Iterator[Local]:
     printed = ""
     for line in process.stdout:
         printed += line
-        if line.startswith("Ctrl-C ends"):
+        if line.startswith("Ctrl-C ends the service"):
             break
     assert process.poll() is None, printed
     yield Local(process, port, printed)
@@ -67,8 +73,7 @@ def test_the_printed_curl_line_works_when_pasted(local: Local) -> None:
 
 
 def test_the_printed_snippet_works_when_pasted(local: Local) -> None:
-    lines = [line[2:] for line in local.printed.split("from openai", 1)[1].splitlines() if line.startswith("  ")]
-    snippet = "from openai import OpenAI\n" + "\n".join(lines)
+    [snippet] = re.findall(r"^from openai.*?answer\.usage\)$", local.printed, re.DOTALL | re.MULTILINE)
     done = subprocess.run([sys.executable, "-c", snippet], capture_output=True, text=True, check=False)
     assert done.stdout.startswith("2 384 Usage(prompt_tokens="), done.stderr
 
@@ -78,8 +83,22 @@ def test_a_taken_port_says_how_to_choose_another(local: Local) -> None:
         [sys.executable, "-m", "handler.local", "--port", str(local.port)], cwd=HOUSE, capture_output=True, text=True
     )
     assert done.returncode == 1
-    assert "PORT=8001 make run" in done.stderr
+    assert f"PORT={local.port + 1} make run" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("port", ["abc", "0", "65536", "-1"])
+def test_what_is_no_port_is_refused(port: str) -> None:
+    call = [sys.executable, "-m", "handler.local"]
+    done = subprocess.run(call, cwd=HOUSE, env=os.environ | {"PORT": port}, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "is no port: expected a number from 1 to 65535" in done.stderr
+
+
+def test_a_wrong_setting_is_named(minilm: Path) -> None:
+    call = [sys.executable, "-m", "handler.local", str(minilm), "--port", str(free_port())]
+    done = subprocess.run(call, cwd=HOUSE, env=os.environ | {"THREADS": "abc"}, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "error: THREADS=abc: expected a whole number, 0 or more\n")
 
 
 def test_a_missing_layer_says_how_to_build_it() -> None:

@@ -16,8 +16,10 @@ from handler.service import Service
 log = logging.getLogger(__name__)
 
 
-def create_app(service: Service | None = None) -> FastAPI:
+def create_app(service: Service | None = None, room: int | None = None) -> FastAPI:
     """The application over a service; without one, over the process's own, which then loads behind the open port.
+
+    `room`: bytes of an answer that the host can return, None for any number.
 
     Raises SettingError or LayerError at once where the function could never serve.
     """
@@ -27,7 +29,7 @@ def create_app(service: Service | None = None) -> FastAPI:
         service = Service.open(config)
         threading.Thread(target=_load, args=(service,), name="load", daemon=True).start()
     app = FastAPI(title="emblet", docs_url=None, redoc_url=None, redirect_slashes=False)
-    app.state.service = service
+    app.state.service, app.state.room = service, room
     for resource in (embeddings, models, health):
         app.include_router(resource.router)
     app.add_exception_handler(HTTPException, _framework_error)

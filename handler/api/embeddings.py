@@ -55,7 +55,8 @@ async def embeddings(request: Request) -> Response:
     caller = await auth.caller(request, service, "inference")
     raw = await bodies.read(request, service.settings.max_body_bytes)
     work_id = request.state.request_id.removeprefix("req_")
-    answer = await run_in_threadpool(_answer, service, raw, caller, work_id, came)
+    work = Work(work_id, hashlib.sha256(raw).hexdigest()[:16], came, "http")
+    answer = await run_in_threadpool(_answer, service, raw, caller, work, request.app.state.room)
     request.state.tokens = answer.tokens
     headers = {}
     if request.headers.get("x-emblet-timing") == "true":
@@ -63,6 +64,5 @@ async def embeddings(request: Request) -> Response:
     return Response(answer.body, headers=headers, media_type=JSON)
 
 
-def _answer(service: Service, raw: bytes, caller: Caller, work_id: str, came: datetime) -> Answer:
-    work = Work(work_id, hashlib.sha256(raw).hexdigest()[:16], came, "http")
-    return service.embed(service.read(raw), caller, work)
+def _answer(service: Service, raw: bytes, caller: Caller, work: Work, room: int | None) -> Answer:
+    return service.embed(service.read(raw), caller, work, room)

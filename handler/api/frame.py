@@ -19,6 +19,7 @@ _WITHOUT_PREFIX = ("/embeddings", "/models")  # answered as under /v1 too
 
 
 def reply(error: ApiError) -> Response:
+    """The error in its envelope."""
     return Response(error.body(), error.status, error.headers, JSON)
 
 
@@ -52,6 +53,7 @@ class Frame:
         try:
             await self.app(scope, receive, framed)
         except ApiError as error:
+            state["code"] = error.problem.code or error.problem.type
             await reply(error)(scope, receive, framed)
         except Exception:
             # The traceback holds code and no values; texts and keys stay out of it.
@@ -60,10 +62,11 @@ class Frame:
                 raise  # the answer has begun: the server must break it off
             await reply(errors.UNFORESEEN.error(id=state["request_id"]))(scope, receive, framed)
         log.info(
-            "%s %s %d in %.1f ms, request %s, account %s, tokens %s",
+            "%s %s %d%s in %.1f ms, request %s, account %s, tokens %s",
             scope["method"],
             asked,
             status,
+            f" {state['code']}" if "code" in state else "",
             (time.perf_counter() - start) * 1e3,
             state["request_id"],
             state.get("account", "-"),

@@ -7,14 +7,16 @@ from handler.service import RETRY_S, Service
 
 router = APIRouter()
 
+PROBES = ["GET", "HEAD"]  # some load balancers ask with the second
 
-@router.get("/health")
+
+@router.api_route("/health", methods=PROBES)
 async def health() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("/ready")
-@router.get("/ping")
+@router.api_route("/ready", methods=PROBES)
+@router.api_route("/ping", methods=PROBES)
 async def ready(request: Request) -> dict[str, str]:
     service: Service = request.app.state.service
     if not service.ready:

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 ROLES = ("inference", "admin")
 ACCOUNT = re.compile(r"[A-Za-z0-9_.-]{1,64}|\*")  # no "#", which separates the parts of a record's key
+ALL_ACCOUNTS = "*"
 
 _PREFIX, _RANDOM, _CHECK = "sk-", 32, 6  # 32 of 62 characters are 190 bits
 _ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
@@ -134,6 +135,8 @@ class Keys:
             raise ValueError(f"account {account!r}: expected 1 to 64 letters, digits, '_', '.' or '-', or '*'")
         if role not in ROLES:
             raise ValueError(f"role {role!r}: expected one of {', '.join(ROLES)}")
+        if account == ALL_ACCOUNTS and role != "admin":
+            raise ValueError("account '*' is for admin keys: there is nobody to bill")
         clear = make()
         key = Key(Caller(account, f"key_{secrets.token_hex(8)}", role), name, int(self._clock()), None)
         self._client().put_item(
@@ -177,15 +180,18 @@ class Keys:
 
 def main(arguments: list[str] | None = None) -> int:
     """0: done; 1: refused, with the reason on stderr; 2: the call's words are off."""
+    table = argparse.ArgumentParser(add_help=False)
+    table.add_argument("--table", help="the Keys table (default: KEYS_TABLE; the stack's output KeysTable)")
     parser = argparse.ArgumentParser(prog="python -m handler.billing.keys", description="API keys of a deployment.")
-    parser.add_argument("--table", help="the Keys table (default: KEYS_TABLE; the stack's output KeysTable)")
     calls = parser.add_subparsers(dest="call", required=True)
-    create = calls.add_parser("create", help="make a key; it is printed once and stored nowhere")
+    create = calls.add_parser(
+        "create", parents=[table], help="make a key; it is printed once, and only its SHA-256 is stored"
+    )
     create.add_argument("--account", required=True, help="who pays; '*' with --role admin sees all accounts")
-    create.add_argument("--role", choices=ROLES, default="inference")
+    create.add_argument("--role", choices=ROLES, default="inference", help="default: inference")
     create.add_argument("--name", default="", help="a note for people")
-    calls.add_parser("list", help="all keys: id, account, role, name, created, revoked")
-    revoke = calls.add_parser("revoke", help="end a key; functions notice within a minute")
+    calls.add_parser("list", parents=[table], help="all keys: id, account, role, name, created, state")
+    revoke = calls.add_parser("revoke", parents=[table], help="end a key; functions notice within a minute")
     revoke.add_argument("key_id", help="as `list` prints it (key_…)")
     asked = parser.parse_args(arguments)
 
@@ -193,13 +199,15 @@ def main(arguments: list[str] | None = None) -> int:
 
     try:
         config = settings.read()
-        table = asked.table or config.keys_table
-        if not table:
+        name = asked.table or config.keys_table
+        if not name:
             settings.required(config, "keys_table")
-        return _call(asked, Keys(store.dynamodb, table))
-    except (BotoCoreError, ClientError, ValueError) as error:
+        return _call(asked, Keys(store.dynamodb, name))
+    except ClientError as error:
+        print(f"error: table {name}: {error}", file=sys.stderr)  # noqa: T201
+    except (BotoCoreError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        return 1
+    return 1
 
 
 def _call(asked: argparse.Namespace, keys: Keys) -> int:
@@ -208,6 +216,7 @@ def _call(asked: argparse.Namespace, keys: Keys) -> int:
         print(f"{key.caller.key_id}, role {asked.role}, account {asked.account}. Keep it: it is shown only now.")  # noqa: T201
         print(clear)  # noqa: T201
     elif asked.call == "list":
+        print("key\taccount\trole\tname\tcreated\tstate")  # noqa: T201
         for _, key in sorted(keys.list(), key=lambda row: row[1].created):
             state = "active" if key.revoked is None else f"revoked {_time(key.revoked)}"
             who = key.caller

@@ -1,4 +1,4 @@
-"""`POST /v1/embeddings`: the request, checked (CONTRACT section 1)."""
+"""`POST /v1/embeddings`: the request, checked field by field."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class EmbeddingRequest:
 def check(values: Mapping[str, Any], models: Models, *, reject_empty: bool) -> EmbeddingRequest:
     """A request out of a body's object; null means omitted, unknown fields are ignored.
 
-    Raises the first failure in the order of CONTRACT section 3: `model`, then the other fields as section 1 lists them.
+    Raises the first failure: `model` before all else, then the other fields in the order below.
     """
     name = _given(values, "model", str)
     if name is None:
@@ -39,7 +39,7 @@ def check(values: Mapping[str, Any], models: Models, *, reject_empty: bool) -> E
         raise errors.DIMENSIONS.error(param="dimensions")
     _given(values, "user", str)
     if _given(values, "truncate", bool):
-        raise errors.INVALID_VALUE.error(param="truncate", value="true", values="'false'")
+        raise errors.NO_TRUNCATION.error(param="truncate")
     _dense_only(values, model)
     _choice(values, "output_dtype", ("float",))
     _choice(values, "multi_vector_dtype", ("float16", "float32"))

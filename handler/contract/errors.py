@@ -1,4 +1,4 @@
-"""Every error the service can answer, as data: status, type, code and message of CONTRACT section 3.
+"""Every error the service can answer, as data: status, type, code and message.
 
 No other place composes an error body. `raise UNKNOWN_MODEL.error(param="model", id=...)` anywhere above the contract;
 the door turns it into `{"error": {"message", "type", "param", "code"}}`.
@@ -99,6 +99,12 @@ RESPONSE_TOO_LARGE = Problem(
     _INVALID,
     "response_too_large",
     "The answer to {n} inputs would be about {bytes} bytes; {limit} can be returned. Send at most {k} inputs{hint}.",
+)
+NO_TRUNCATION = Problem(
+    400,
+    _INVALID,
+    "unsupported_value",
+    "This service embeds a text whole or refuses it: shorten or split what is too long, and leave 'truncate' out.",
 )
 NO_SUCH_OUTPUT = Problem(
     400, _INVALID, "unsupported_value", "Model '{model}' has no '{name}' output. It has: {outputs}."

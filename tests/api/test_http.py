@@ -1,4 +1,4 @@
-"""The HTTP door of a plain server: CONTRACT sections 1, 2, 3 and 5, as far as they are served."""
+"""The HTTP door of a plain server: requests, answers, errors and credentials."""
 
 import base64
 import json
@@ -79,6 +79,12 @@ def test_a_batch_is_answered_in_order_with_each_texts_own_vector(http: httpx.Cli
     assert embed(http, input=texts[:5]).json()["usage"]["prompt_tokens"] == sum(singles)
 
 
+def test_probes_may_ask_for_the_head_alone(plain: PlainServer) -> None:
+    for path in ("/health", "/ready", "/ping"):
+        answer = httpx.head(plain.url + path)
+        assert (answer.status_code, answer.content) == (200, b"")
+
+
 def test_an_alias_is_answered_with_the_canonical_name(http: httpx.Client) -> None:
     assert embed(http, model="sentence-transformers/all-MiniLM-L6-v2").json()["model"] == MODEL
 
@@ -109,7 +115,7 @@ def test_more_than_300000_tokens_are_refused(http: httpx.Client) -> None:
         (b'{"model":"all-minilm-l6-v2","input":NaN}', None),
         (b'{"model":"all-minilm-l6-v2","input":["a",{"b":1}]}', "invalid_type"),
         (b'{"model":"all-minilm-l6-v2","input":[[1,2,3]]}', "token_arrays_not_supported"),
-        (b'{"model":"all-minilm-l6-v2","input":"a","truncate":true}', "invalid_value"),
+        (b'{"model":"all-minilm-l6-v2","input":"a","truncate":true}', "unsupported_value"),
         (b'{"model":"all-minilm-l6-v2","input":"a","output_dtype":"int8"}', "invalid_value"),
         (b'{"model":"all-minilm-l6-v2","input":"a","embedding_types":["sparse"]}', "unsupported_value"),
     ],

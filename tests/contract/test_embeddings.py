@@ -89,7 +89,7 @@ def test_an_empty_text_is_a_text_unless_the_setting_refuses_it() -> None:
         ({"dimensions": 1024.0}, 400, "invalid_type", "dimensions", "expected an integer, but got a number"),
         ({"dimensions": True}, 400, "invalid_type", "dimensions", "expected an integer, but got a boolean"),
         ({"user": 7}, 400, "invalid_type", "user", "got an integer"),
-        ({"truncate": True}, 400, "invalid_value", "truncate", "Supported values are: 'false'"),
+        ({"truncate": True}, 400, "unsupported_value", "truncate", "leave 'truncate' out"),
         ({"truncate": "true"}, 400, "invalid_type", "truncate", "expected a boolean"),
         ({"embedding_types": []}, 400, "empty_array", "embedding_types", "empty array"),
         ({"embedding_types": "dense"}, 400, "invalid_type", "embedding_types", "expected an array"),

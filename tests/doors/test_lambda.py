@@ -338,6 +338,30 @@ def test_an_unknown_event_fails_with_what_it_has_and_none_of_its_values(
     assert all(each in refused.value.error_message for each in shown)
 
 
+# Answers that Lambda could not carry
+
+
+def test_an_answer_too_large_for_the_url_is_refused_before_it_is_billed(
+    function_url: FrontDoor, plain: Server, inference_key: str, tables: Tables
+) -> None:
+    texts = ["a"] * 954
+    before = len(tables.records())
+    with pytest.raises(openai.BadRequestError) as refused:
+        client(function_url, inference_key).embeddings.create(model=MODEL, input=texts, encoding_format="float")
+    assert refused.value.code == "response_too_large"
+    assert "Send at most 953 inputs" in refused.value.message
+    assert len(tables.records()) == before
+
+    fitting = client(function_url, inference_key).embeddings.create(
+        model=MODEL, input=texts[:953], encoding_format="float"
+    )
+    assert len(fitting.data) == 953
+    assert (
+        len(client(plain, inference_key).embeddings.create(model=MODEL, input=texts, encoding_format="float").data)
+        == 954
+    )
+
+
 # Sample events as AWS sends them
 
 
