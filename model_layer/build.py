@@ -10,7 +10,7 @@ from pathlib import Path
 import onnxruntime
 
 from handler.engine import manifest
-from model_layer import cl100k, graph, run, smoothing, verify
+from model_layer import cl100k, graph, heads, run, smoothing, verify
 from model_layer.catalog import Model
 from model_layer.sources import Provenance, Source
 from model_layer.tokenizer import control_ids, layer_form, special_tokens
@@ -63,13 +63,13 @@ def _fill(
     (layer / run.TOKENIZER).write_text(tokenizer, encoding="utf-8")
     control = control_ids(published)
     if model.heads:
-        graph.write_heads(source, model.geometry, layer)
+        heads.write(source, model.geometry.hidden, layer)
 
     int8, inputs = precision == "int8", verify.texts(model.verification)
     with tempfile.TemporaryDirectory(dir=layer.parent) as made:
         unquantized = Path(made) if int8 else layer
         _write(model, source, unquantized, None, progress)
-        for name in (graph.HEADS, graph.HEADS_WEIGHTS) if int8 and model.heads else ():
+        for name in (heads.GRAPH, heads.WEIGHTS) if int8 and model.heads else ():
             shutil.copyfile(layer / name, unquantized / name)
         progress(f"vectors of {len(inputs)} texts")
         reference = found = run.outputs(unquantized, layer / run.TOKENIZER, inputs, control)

@@ -13,7 +13,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when onnxruntime is 
 
 import onnxruntime
 
-from model_layer.graph import GRAPH, HEADS
+from model_layer import graph, heads
 
 TOKENIZER = "tokenizer.json"
 
@@ -40,17 +40,17 @@ class Outputs:
 
 def outputs(folder: Path, tokenizer: Path, texts: Sequence[str], control: Collection[int] = ()) -> Outputs:
     """A folder's graph, and its heads where there are any, on each text; `control`: ids whose weights do not count."""
-    encoder = session(folder / GRAPH)
-    heads = session(folder / HEADS) if (folder / HEADS).is_file() else None
+    encoder = session(folder / graph.GRAPH)
+    head = session(folder / heads.GRAPH) if (folder / heads.GRAPH).is_file() else None
     dense: list[npt.NDArray[np.float32]] = []
     sparse: list[dict[int, float]] = []
     for ids in token_ids(tokenizer, texts):
-        if heads is None:
+        if head is None:
             dense.append(encoder.run(["dense"], {"input_ids": ids})[0][0])
             continue
         vectors, states = encoder.run(["dense", "token_states"], {"input_ids": ids})
         dense.append(vectors[0])
-        [weights] = heads.run(["sparse"], {"token_states": states})
+        [weights] = head.run(["sparse"], {"token_states": states})
         sparse.append(terms(ids[0], weights[0], control))
     return Outputs(np.stack(dense), sparse)
 
