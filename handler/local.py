@@ -28,6 +28,7 @@ HOUSE = Path(__file__).resolve().parent.parent
 LAYERS = HOUSE / "model_layer/out"
 MINISTACK = HOUSE / ".venv-ministack/bin/ministack"
 ACCOUNT = "local"
+_GRACE_S = 5  # what a request in flight gets after Ctrl-C
 _BGE_M3 = """
 bge-m3: `make run MODEL=bge-m3` fetches its 2.3 GB from the Hugging Face hub and builds its layer in some minutes.
 Without the hub, `.venv/bin/python -m model_layer build bge-m3 --from DIR` takes a copy of its repository."""
@@ -92,7 +93,8 @@ def _serve(model: str, port: int) -> None:
         service.load()  # first, so that what is printed works when it is pasted
         app = create_app(service)
         _announce(port)
-        uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run([listener])
+        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=_GRACE_S)
+        uvicorn.Server(config).run([listener])
 
 
 def _listen(port: int) -> socket.socket:
@@ -232,4 +234,6 @@ def _python() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    sys.stdout.flush()
+    os._exit(status)  # and not wait for the threads of requests that Ctrl-C has ended

@@ -3,10 +3,8 @@
 import logging
 import threading
 import time
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 from handler import render, settings, store
 from handler.billing import prices
@@ -18,6 +16,7 @@ from handler.contract.models import Model, Models
 from handler.engine.engine import Engine, NonFiniteVectorError
 from handler.engine.layer import Layer, open_layer
 from handler.engine.manifest import Manifest
+from handler.engine.tokens import TextTooLongError, Tokens, TooManyTokensError
 from handler.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -80,10 +79,8 @@ class Service:
 
     def read(self, raw: bytes) -> EmbeddingRequest:
         """The checked request in a body; everything about it that can be wrong without the tokenizer is a 400 here."""
-        return self.check(body.read(raw))
-
-    def check(self, values: dict[str, Any]) -> EmbeddingRequest:
-        return embeddings.check(values, self.models, reject_empty=self.settings.empty_input == "reject")
+        reject_empty = self.settings.empty_input == "reject"
+        return embeddings.check(body.read(raw), self.models, reject_empty=reject_empty)
 
     def embed(self, request: EmbeddingRequest, caller: Caller, work: Work, room: int | None = None) -> Answer:
         """The answer, once its record is in the ledger. Raises ApiError, and then nothing is billed.
@@ -94,8 +91,8 @@ class Service:
         if engine is None:
             raise errors.try_again(errors.LOADING, RETRY_S)
         clock = _Clock()
-        ids = engine.tokens.encode(request.texts)
-        tokens = _count(ids, engine.tokens.special_tokens, request.model)
+        ids = _tokenize(engine.tokens, request)
+        tokens = sum(map(len, ids)) - len(ids) * engine.tokens.special_tokens
         payload.check(len(ids), request.encoding_format, request.model.dimensions, room)
         clock.lap("tokenize")
         try:
@@ -132,24 +129,23 @@ class _Clock:
         self._last = now
 
 
-def _count(ids: Sequence[Sequence[int]], special: int, model: Model) -> int:
-    """Tokens of the request without the specials: what is limited and billed. Raises 400 where it is too much."""
-    total = 0
-    for index, tokens in enumerate(ids):
-        count = len(tokens) - special
-        if count > model.content_tokens:
-            raise errors.CONTEXT_LENGTH.error(
-                param=f"input[{index}]",
-                i=index,
-                n=count,
-                context=model.context,
-                content=model.content_tokens,
-                special=special,
-            )
-        total += count
-    if total > embeddings.MAX_TOKENS:
-        raise errors.MAX_TOKENS.error(param="input", n=total, most=embeddings.MAX_TOKENS)
-    return total
+def _tokenize(tokens: Tokens, request: EmbeddingRequest) -> list[list[int]]:
+    """Token ids of each text. Raises 400 where a text, or all of them, have more than may be, without the specials:
+    that is the number which is limited and billed."""
+    model, special = request.model, tokens.special_tokens
+    try:
+        return tokens.encode(request.texts, each=model.content_tokens, total=embeddings.MAX_TOKENS)
+    except TextTooLongError as error:
+        raise errors.CONTEXT_LENGTH.error(
+            param=f"input[{error.index}]",
+            i=error.index,
+            n=error.tokens,
+            context=model.context,
+            content=model.content_tokens,
+            special=special,
+        ) from None
+    except TooManyTokensError as error:
+        raise errors.MAX_TOKENS.error(param="input", n=error.tokens, most=embeddings.MAX_TOKENS) from None
 
 
 def _wire_model(manifest: Manifest, config: Settings) -> Model:

@@ -2,8 +2,10 @@
 
 import argparse
 import resource
+import signal
 import sys
 import time
+from collections import defaultdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,9 +21,10 @@ OUT = Path(__file__).parent / "out"
 def main(arguments: list[str] | None = None) -> int:
     """0: done; 1: a build or a check failed, with the reason on stderr; 2: the call's words are off."""
     asked = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what a build has begun is cleared away
     try:
         return int(asked.call(asked))
-    except (SourceError, build.BuildError, manifest.LayerError) as error:
+    except (SourceError, build.BuildError, manifest.LayerError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -150,6 +153,7 @@ def _provenance(facts: manifest.Manifest) -> str:
 
 
 def _parity(figures: dict[str, float]) -> str:
+    figures = defaultdict(lambda: float("nan"), figures)  # a manifest may have been tampered with
     shown = (
         f"cosine to fp32 {figures['mean_cosine']:.4f} (1st percentile {figures['percentile_cosine']:.4f}, least "
         f"{figures['least_cosine']:.4f}), Spearman {figures['spearman']:.4f}, nearest neighbour equal for "

@@ -15,6 +15,17 @@ from model_layer.catalog import Model
 from model_layer.sources import Provenance, Source
 from model_layer.tokenizer import control_ids, layer_form, special_tokens
 
+_NAMES = {
+    manifest.NAME,
+    graph.GRAPH,
+    graph.WEIGHTS,
+    heads.GRAPH,
+    heads.WEIGHTS,
+    run.TOKENIZER,
+    verify.REFERENCE,
+    cl100k.FILE,
+}
+
 
 class BuildError(Exception):
     """The layer came out worse than the catalog's thresholds; the message says which precision passes."""
@@ -38,7 +49,13 @@ def build(
     progress: Callable[[str], None],
     cl100k_base: bytes | None = None,
 ) -> None:
-    """Make the layer beside `folder` and move it there when it is whole: an interrupted build leaves no half layer."""
+    """Make the layer beside `folder` and move it there when it is whole: an interrupted build leaves no half layer.
+
+    Raises BuildError where `folder` holds anything but a layer: nothing of anybody's is ever deleted.
+    """
+    folder = folder.resolve()
+    if folder.exists() and not _may_be_replaced(folder):
+        raise BuildError(f"{folder} is no model layer and not empty: choose another place with --out.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as made:
         layer = Path(made) / "layer"
@@ -50,8 +67,20 @@ def build(
         for path in layer.iterdir():
             path.chmod(0o644)  # the function's user is another than the builder's
         if folder.exists():
-            shutil.rmtree(folder)
+            folder.rename(Path(made) / "old")  # and away with `made`
         layer.rename(folder)
+
+
+def _may_be_replaced(folder: Path) -> bool:
+    """Whether it is an empty folder, or a layer with nothing else in it."""
+    if not folder.is_dir():
+        return False
+    names = {path.name for path in folder.iterdir()}
+    try:
+        return not names or names <= {manifest.NAME, *manifest.load(folder).files}
+    except manifest.LayerError:
+        # Of another version: then by the names that a layer's files have.
+        return manifest.NAME in names and names <= _NAMES
 
 
 def _fill(

@@ -31,6 +31,11 @@ class SourceError(Exception):
     """A model's files are missing, damaged or not those of the model; the message says which and what to do."""
 
 
+def weights_file(folder: Path) -> Path:
+    """The one file that the weights are read from: torch's where it is there, safetensors' otherwise."""
+    return folder / (TORCH if (folder / TORCH).is_file() else SAFETENSORS)
+
+
 class Checkpoint:
     """The arrays, by Hugging Face's names (a head's by its file's name and `.weight` or `.bias`), and the tokenizer."""
 
@@ -38,9 +43,8 @@ class Checkpoint:
         self.folder = folder
         if (folder / "config.json").is_file():
             self._compare_config(model)
-        self._arrays = (
-            _safetensors(folder / SAFETENSORS) if (folder / SAFETENSORS).is_file() else _torch(folder / TORCH)
-        )
+        weights = weights_file(folder)
+        self._arrays = _safetensors(weights) if weights.name == SAFETENSORS else _torch(weights)
         if model.heads:
             for head, name in HEADS.items():
                 self._arrays |= {f"{head}.{part}": array for part, array in _torch(folder / name).items()}

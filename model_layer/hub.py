@@ -1,7 +1,8 @@
 """A repository of the Hugging Face hub at a pinned revision, fetched with the hub's own client.
 
-Its settings apply: HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE, HF_HOME (where it keeps what it has fetched). A download that
-broke off goes on where it stopped, and progress is shown with size and rate.
+Its settings apply: HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE, HF_HOME (where it keeps what it has fetched). A connection
+that breaks is taken up again where it stopped; of a process that ends, whole files are kept. Progress is shown with
+size and rate.
 """
 
 from pathlib import Path
@@ -22,6 +23,6 @@ def fetch(repository: Repository) -> Path:
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise SourceError(
-            f"{repository.id} at {repository.revision} could not be fetched: {reason} Try again (it goes on where it "
-            "stopped), set HF_TOKEN or HF_ENDPOINT if your network needs them, or give a local copy with --from DIR."
+            f"{repository.id} at {repository.revision} could not be fetched: {reason} Try again (whole files are "
+            "kept), set HF_TOKEN or HF_ENDPOINT if your network needs them, or give a local copy with --from DIR."
         ) from None

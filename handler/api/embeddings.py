@@ -2,9 +2,10 @@
 
 import hashlib
 from datetime import UTC, datetime
+from functools import partial
 
+from anyio import to_thread
 from fastapi import APIRouter, Request, Response
-from starlette.concurrency import run_in_threadpool
 
 from handler.api import auth, bodies
 from handler.api.frame import JSON
@@ -56,7 +57,8 @@ async def embeddings(request: Request) -> Response:
     raw = await bodies.read(request, service.settings.max_body_bytes)
     work_id = request.state.request_id.removeprefix("req_")
     work = Work(work_id, hashlib.sha256(raw).hexdigest()[:16], came, "http")
-    answer = await run_in_threadpool(_answer, service, raw, caller, work, request.app.state.room)
+    do = partial(_answer, service, raw, caller, work, request.app.state.room)
+    answer = await to_thread.run_sync(do, limiter=request.app.state.workers)
     request.state.tokens = answer.tokens
     headers = {}
     if request.headers.get("x-emblet-timing") == "true":

@@ -2,9 +2,11 @@
 
 import logging
 import time
+import traceback
 import uuid
 
 from starlette.datastructures import MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -55,14 +57,17 @@ class Frame:
         except ApiError as error:
             state["code"] = error.problem.code or error.problem.type
             await reply(error)(scope, receive, framed)
-        except Exception:
-            # The traceback holds code and no values; texts and keys stay out of it.
-            log.exception("%s %s failed, request %s", scope["method"], asked, state["request_id"])
+        except ClientDisconnect:
+            state["code"] = "client_disconnected"  # before its body was whole: nobody is left to be answered
+        except Exception as error:
+            # Code alone: an exception's message may hold what a client sent.
+            where = "".join(traceback.format_tb(error.__traceback__))
+            log.error("%s in request %s, at\n%s", type(error).__name__, state["request_id"], where)
             if status:
                 raise  # the answer has begun: the server must break it off
             await reply(errors.UNFORESEEN.error(id=state["request_id"]))(scope, receive, framed)
         log.info(
-            "%s %s %d%s in %.1f ms, request %s, account %s, tokens %s",
+            "%s %r %d%s in %.1f ms, request %s, account %s, tokens %s",
             scope["method"],
             asked,
             status,

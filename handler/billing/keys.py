@@ -3,7 +3,6 @@
 `python -m handler.billing.keys create|list|revoke` is the operator's tool.
 """
 
-import argparse
 import hashlib
 import logging
 import re
@@ -20,6 +19,8 @@ from typing import TYPE_CHECKING
 from handler import settings, store
 
 if TYPE_CHECKING:
+    import argparse
+
     from types_boto3_dynamodb import DynamoDBClient
 
 log = logging.getLogger(__name__)
@@ -51,6 +52,9 @@ class Key:
     name: str
     created: int
     revoked: int | None
+
+
+_NEVER: tuple[float, Caller | None] = (float("-inf"), None)
 
 
 def make() -> str:
@@ -91,12 +95,17 @@ class Keys:
         self._seen: dict[str, tuple[float, Caller | None]] = {}
         self._lock = threading.Lock()
 
+    def remembered(self, clear: str) -> Caller | None:
+        """The caller of a key found in the last 60 s; None says nothing of any other key. Never waits."""
+        seen, caller = self._seen.get(digest(clear), _NEVER)
+        return caller if self._clock() - seen < _FOUND_S else None
+
     def find(self, clear: str) -> Caller | None:
         """The caller a key stands for; None if it is unknown or revoked. Raises StoreUnavailableError."""
         if not well_formed(clear):
             return None
         hashed, now = digest(clear), self._clock()
-        seen, caller = self._seen.get(hashed, (float("-inf"), None))
+        seen, caller = self._seen.get(hashed, _NEVER)
         if now - seen < (_FOUND_S if caller else _MISSING_S):
             return caller
         try:
@@ -124,7 +133,7 @@ class Keys:
         try:
             item = self._client().get_item(TableName=self._table, Key={"hash": {"S": hashed}}).get("Item")
         except (BotoCoreError, ClientError) as error:
-            raise store.StoreUnavailableError(type(error).__name__) from error
+            raise store.StoreUnavailableError(store.reason(error, self._table)) from error
         if item is None or "revoked" in item:
             return None
         return Caller(item["account"]["S"], item["key_id"]["S"], item["role"]["S"])
@@ -137,6 +146,8 @@ class Keys:
             raise ValueError(f"role {role!r}: expected one of {', '.join(ROLES)}")
         if account == ALL_ACCOUNTS and role != "admin":
             raise ValueError("account '*' is for admin keys: there is nobody to bill")
+        if not name.isprintable():
+            raise ValueError("name: expected printable characters, no tabs or line breaks")
         clear = make()
         key = Key(Caller(account, f"key_{secrets.token_hex(8)}", role), name, int(self._clock()), None)
         self._client().put_item(
@@ -180,6 +191,8 @@ class Keys:
 
 def main(arguments: list[str] | None = None) -> int:
     """0: done; 1: refused, with the reason on stderr; 2: the call's words are off."""
+    import argparse
+
     table = argparse.ArgumentParser(add_help=False)
     table.add_argument("--table", help="the Keys table (default: KEYS_TABLE; the stack's output KeysTable)")
     parser = argparse.ArgumentParser(prog="python -m handler.billing.keys", description="API keys of a deployment.")
@@ -210,7 +223,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 1
 
 
-def _call(asked: argparse.Namespace, keys: Keys) -> int:
+def _call(asked: "argparse.Namespace", keys: Keys) -> int:
     if asked.call == "create":
         clear, key = keys.create(asked.account, asked.role, asked.name)
         print(f"{key.caller.key_id}, role {asked.role}, account {asked.account}. Keep it: it is shown only now.")  # noqa: T201

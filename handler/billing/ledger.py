@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from handler.store import StoreUnavailableError
+from handler.store import StoreUnavailableError, reason
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
@@ -63,7 +63,7 @@ class Ledger:
     def write(self, record: Record) -> bool:
         """Put the record where none is yet; False if it was there (a repeated write, or a lost answer's own retry).
 
-        Raises StoreUnavailableError if DynamoDB did not take it: then the answer must not leave.
+        Raises StoreUnavailableError if DynamoDB does not hold it: then the answer must not leave.
         """
         from botocore.exceptions import BotoCoreError, ClientError
 
@@ -73,5 +73,16 @@ class Ledger:
         except client.exceptions.ConditionalCheckFailedException:
             return False
         except (BotoCoreError, ClientError) as error:
-            raise StoreUnavailableError(type(error).__name__) from error
+            # The write may have been done and its answer lost; what is recorded is answered.
+            if not self._holds(record):
+                raise StoreUnavailableError(reason(error, self._table)) from error
         return True
+
+    def _holds(self, record: Record) -> bool:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            answer = self._client().get_item(TableName=self._table, Key=record.key(), ConsistentRead=True)
+        except (BotoCoreError, ClientError):
+            return False
+        return "Item" in answer

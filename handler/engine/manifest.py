@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 NAME = "manifest.json"
-FORMAT = 1
+FORMAT = 2
+REQUIRED = ("model.onnx", "weights.bin", "tokenizer.json")
 
 
 class LayerError(Exception):
@@ -94,9 +95,14 @@ def sha256(path: Path) -> str:
 
 def faults(manifest: Manifest, folder: Path, *, hashes: bool) -> Iterator[str]:
     """What in the folder differs from the manifest, a sentence each: missing files, sizes and, if asked, SHA-256."""
+    for name in REQUIRED:
+        if name not in manifest.files:
+            yield f"the manifest does not list {name}"
     for name, file in manifest.files.items():
         path = folder / name
-        if not path.is_file():
+        if Path(name).name != name:
+            yield f"{name!r} is no name of a file"
+        elif not path.is_file():
             yield f"{name} is missing"
         elif (size := path.stat().st_size) != file.bytes:
             yield f"{name} has {size} bytes, the manifest says {file.bytes}"

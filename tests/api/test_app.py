@@ -1,6 +1,9 @@
 """What a caller sees when the service is not well. Faults are put in by hand: no real part makes them on call."""
 
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,9 @@ from fastapi.testclient import TestClient
 
 from handler import store
 from handler.api.app import create_app
+from handler.billing import keys
 from handler.billing.ledger import Ledger, Record
+from handler.contract.errors import ApiError
 from handler.engine.engine import Engine, NonFiniteVectorError
 from handler.service import Service
 from handler.settings import SettingError, Settings
@@ -47,6 +52,43 @@ def test_before_the_model_is_loaded_work_is_503_and_the_process_is_alive(http: T
 def test_once_loaded_it_is_ready(http: TestClient, service: Service) -> None:
     service.load()
     assert http.get("/ready").status_code == http.post("/v1/embeddings", json=BODY).status_code == 200
+
+
+def test_requests_that_wait_for_the_engine_keep_nobody_else_waiting(
+    http: TestClient, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.load()
+    assert http.get("/v1/models").status_code == 200  # the key is remembered from here on
+    encode, free = Engine.encode, threading.Event()
+
+    def waiting(self: Engine, ids: Any) -> Any:
+        free.wait(60)
+        return encode(self, ids)
+
+    monkeypatch.setattr(Engine, "encode", waiting)
+    with ThreadPoolExecutor(62) as callers:
+        embedded = [callers.submit(http.post, "/v1/embeddings", json=BODY) for _ in range(60)]
+        try:
+            found = callers.submit(http.get, "/v1/models")
+            for _ in range(60):
+                if found.done():
+                    break
+                time.sleep(0.1)
+            answered_while_they_waited = found.done()
+            wrong = http.get("/v1/models", headers={"authorization": f"Bearer {keys.make()}"})
+        finally:
+            free.set()
+        assert answered_while_they_waited
+        assert wrong.status_code == 401
+        assert {each.result().status_code for each in embedded} == {200}
+
+
+def test_a_setting_decides_whether_an_empty_text_is_embedded(minilm: Path, tables: Tables) -> None:
+    config = Settings(model_dir=str(minilm), keys_table=tables.keys, usage_table=tables.usage)
+    body = b'{"model": "all-minilm-l6-v2", "input": ""}'
+    assert Service.open(config).read(body).texts == ("",)
+    with pytest.raises(ApiError, match="400 empty_string"):
+        Service.open(replace(config, empty_input="reject")).read(body)
 
 
 def test_without_its_record_no_answer_leaves(

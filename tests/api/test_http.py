@@ -1,8 +1,12 @@
 """The HTTP door of a plain server: requests, answers, errors and credentials."""
 
 import base64
+import hashlib
 import json
 import re
+import socket
+import time
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -187,6 +191,35 @@ def test_every_form_of_credential_is_accepted(plain: PlainServer, inference_key:
     assert httpx.get(f"{plain.url}/v1/models", headers=form(inference_key)).status_code == 200
 
 
+@pytest.mark.parametrize("value", [b"Basic \xe9", b"Basic !!", b"Basic YQ==", b"Basic /w=="])
+def test_a_basic_credential_that_holds_no_key_is_401(plain: PlainServer, value: bytes) -> None:
+    answer = httpx.get(f"{plain.url}/v1/models", headers=[(b"authorization", value)])
+    assert answer.status_code == 401
+    assert envelope(answer)["code"] == "invalid_api_key"
+
+
+def test_no_path_writes_a_line_of_its_own_into_the_log(plain: PlainServer) -> None:
+    httpx.get(f"{plain.url}/x%0aCRITICAL%20forged%00")
+    assert not any(line.startswith("CRITICAL forged") for line in plain.log.splitlines())
+    assert "forged" in plain.log
+
+
+def test_an_upload_that_breaks_off_is_no_error_of_ours(plain: PlainServer, inference_key: str) -> None:
+    host, port = plain.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as caller:
+        head = (
+            f"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\nauthorization: Bearer {inference_key}"
+        )
+        caller.sendall(head.encode() + b"\r\n\r\nhalf")
+        time.sleep(0.3)  # until the server waits for the rest
+    deadline = time.monotonic() + 10
+    while "client_disconnected" not in plain.log and time.monotonic() < deadline:
+        time.sleep(0.05)
+    line = next(line for line in plain.log.splitlines() if "client_disconnected" in line)
+    assert " INFO " in line
+    assert "ClientDisconnect" not in plain.log
+
+
 def test_an_admin_key_lists_models_and_may_not_embed(plain: PlainServer, admin_key: str) -> None:
     headers = {"authorization": f"Bearer {admin_key}"}
     assert httpx.get(f"{plain.url}/v1/models", headers=headers).status_code == 200
@@ -227,17 +260,33 @@ def test_any_other_content_type_will_do_if_the_body_is_json(http: httpx.Client, 
     assert http.post("/v1/embeddings", content=body, headers={"content-type": kind}).status_code == 200
 
 
-def test_an_embedded_request_leaves_one_record_and_a_refused_one_none(http: httpx.Client, tables: Tables) -> None:
+def test_an_embedded_request_leaves_one_record_and_a_refused_one_none(
+    http: httpx.Client, tables: Tables, inference_key: str
+) -> None:
     before = {item["sk"]["S"] for item in tables.records()}
     answer = embed(http, input=["the quick brown fox", "jumps"])
     wrong: list[dict[str, Any]] = [{"input": []}, {"model": "none"}, {"input": "word " * 300}, {"dimensions": 7}]
     for refused in wrong:
         assert embed(http, **refused).status_code in (400, 404)
     [record] = [item for item in tables.records() if item["sk"]["S"] not in before]
-    assert record["tokens"] == {"N": str(answer.json()["usage"]["prompt_tokens"])} == {"N": "5"}
-    assert (record["requests"], record["model"], record["door"]) == ({"N": "1"}, {"S": MODEL}, {"S": "http"})
-    assert record["sk"]["S"].endswith(answer.headers["x-request-id"].removeprefix("req_"))
-    assert record["pk"]["S"].startswith("acct_test#20")
+    partition, sort, key_id = (record.pop(name)["S"] for name in ("pk", "sk", "key_id"))
+    assert record == {
+        "model": {"S": MODEL},
+        "door": {"S": "http"},
+        "tokens": {"N": str(answer.json()["usage"]["prompt_tokens"])},
+        "requests": {"N": "1"},
+        "usd_per_mtok": {"N": "0.01"},
+    }
+    assert answer.json()["usage"]["prompt_tokens"] == 5
+    [row] = [row for row in tables.key_rows() if row["key_id"]["S"] == key_id]
+    assert row["hash"]["S"] == keys.digest(inference_key)
+    hashed = hashlib.sha256(answer.request.content).hexdigest()[:16]
+    minute, work, seconds, work_id = sort.split("#")
+    account, day, first = partition.split("#")
+    assert (account, first, work) == ("acct_test", hashed[0], hashed)
+    assert work_id == answer.headers["x-request-id"].removeprefix("req_")
+    written = datetime.fromisoformat(f"{day}T{minute}:{seconds}+00:00")
+    assert abs((datetime.now(UTC) - written).total_seconds()) < 60
 
 
 def test_neither_keys_nor_texts_nor_values_reach_the_log(
@@ -247,7 +296,7 @@ def test_neither_keys_nor_texts_nor_values_reach_the_log(
     embed(http, input=secret, user=secret)
     embed(http, input=[secret, 5])
     http.post("/v1/embeddings", content=json.dumps({"model": MODEL, "input": {secret: secret}}))
-    assert "POST /v1/embeddings 200" in plain.log
+    assert "POST '/v1/embeddings' 200" in plain.log
     assert secret not in plain.log
     assert inference_key[3:20] not in plain.log
 

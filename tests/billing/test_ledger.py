@@ -1,15 +1,30 @@
+import io
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
+from pathlib import Path
+from typing import Any, cast
 
 import boto3
 import pytest
+from botocore.awsrequest import AWSResponse
+from botocore.compat import HTTPHeaders
+from botocore.config import Config
+from botocore.httpsession import URLLib3Session
 from moto import mock_aws
 
 from handler import store
 from handler.billing.ledger import Ledger, Record, Work
 from tests.stack.ministack import MiniStack, Tables
+from tests.stack.process import free_port
 
+HOUSE = Path(__file__).resolve().parents[2]
 WORK = Work("9f" * 16, "a3c0ffee12345678", datetime(2026, 11, 23, 9, 5, 7, 42, UTC), "http")
 RECORD = Record(WORK, "acct_acme", "key_1", "bge-m3", 5, 1, Decimal("0.01"))
 
@@ -60,6 +75,66 @@ def test_a_replayed_write_leaves_one_record_in_process_too(monkeypatch: pytest.M
     assert [ledger.write(RECORD) for _ in range(3)] == [True, False, False]
     assert client.scan(TableName="Usage")["Items"] == [RECORD.item()]
     assert "amazonaws.com" in client.meta.endpoint_url
+
+
+class _Raw(io.BytesIO):
+    """What botocore reads a response's body from."""
+
+    def stream(self, **_: Any) -> Iterator[bytes]:
+        yield self.read()
+
+
+def test_a_write_whose_answers_are_lost_counts_as_written(tables: Tables) -> None:
+    """Both attempts reach DynamoDB, and both answers are lost on the way: injected in botocore, no emulator does it."""
+    client = boto3.client("dynamodb", config=Config(retries={"mode": "standard", "total_max_attempts": 2}))
+
+    def lose(request: Any, **_: Any) -> AWSResponse:
+        URLLib3Session().send(request)
+        return AWSResponse(request.url, 500, HTTPHeaders(), _Raw(b'{"__type":"InternalServerError"}'))
+
+    client.meta.events.register("before-send.dynamodb.PutItem", cast(Any, lose))
+    record = replace(RECORD, account="acct_lost")
+    assert Ledger(lambda: client, tables.usage).write(record) is True
+    lost = replace(RECORD, account="acct_lost_too")
+    single = boto3.client("dynamodb", config=Config(retries={"total_max_attempts": 1}))
+    single.meta.events.register("before-send.dynamodb.PutItem", cast(Any, lose))
+    assert Ledger(lambda: single, tables.usage).write(lost) is True
+    for each in (record, lost):
+        assert "Item" in single.get_item(TableName=tables.usage, Key=each.key(), ConsistentRead=True)
+
+
+def test_a_table_that_nobody_answers_for_is_given_up_in_seconds() -> None:
+    """The clients that requests use, on a port where nothing listens, and on one that accepts and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        for port in (free_port(), silent.getsockname()[1]):
+            call = [sys.executable, "-c", OUT_OF_REACH]
+            env = os.environ | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_REGION": "us-east-1"}
+            done = subprocess.run(call, cwd=HOUSE, env=env, capture_output=True, text=True, check=False)
+            assert done.stdout.split()[:2] == ["StoreUnavailableError", "StoreUnavailableError"], done.stderr
+            assert float(done.stdout.split()[2]) < 15, "two calls for the record and one for the key, two attempts each"
+
+
+OUT_OF_REACH = """
+import time
+from handler import store
+from handler.billing.keys import Keys, make
+from handler.billing.ledger import Ledger
+from tests.billing.test_ledger import RECORD
+store.dynamodb()
+start = time.perf_counter()
+for call in (lambda: Keys(store.dynamodb, "Keys").find(make()), lambda: Ledger(store.dynamodb, "Usage").write(RECORD)):
+    try:
+        call()
+    except Exception as error:
+        print(type(error).__name__)
+print(time.perf_counter() - start)
+"""
+
+
+def test_the_client_is_made_once_however_many_threads_come(ministack: MiniStack) -> None:
+    store._dynamodb.cache_clear()
+    with ThreadPoolExecutor(16) as threads:
+        assert len({id(client) for client in threads.map(lambda _: store.dynamodb(), range(16))}) == 1
 
 
 def test_a_ledger_out_of_reach_says_so(ministack: MiniStack) -> None:

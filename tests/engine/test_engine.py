@@ -9,6 +9,8 @@ import numpy.typing as npt
 import pytest
 
 from handler.engine.engine import Engine, NonFiniteVectorError
+from handler.engine.layer import open_layer
+from handler.settings import Settings
 from tests.engine.conftest import load
 
 TEXTS = (Path(__file__).resolve().parents[2] / "model_layer/texts/pairs.txt").read_text().splitlines()[:40]
@@ -110,3 +112,16 @@ def test_onnxruntime_writes_no_telemetry(minilm: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "elemetry" not in done.stdout + done.stderr
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize(
+    ("threads", "memory", "expected", "spins"), [(0, 1769, 1, "1"), (0, 885, 1, "0"), (3, 0, 3, None), (1, 0, 1, "1")]
+)
+def test_the_session_has_the_threads_of_its_share_and_spins_where_it_owns_them(
+    minilm: Path, threads: int, memory: int, expected: int, spins: str | None
+) -> None:
+    config = Settings(model_dir=str(minilm), threads=threads, aws_lambda_function_memory_size=memory)
+    options = Engine.load(open_layer(config), config)._session.get_session_options()  # type: ignore[attr-defined]
+    assert options.intra_op_num_threads == expected
+    if spins is not None:
+        assert options.get_session_config_entry("session.intra_op.allow_spinning") == spins

@@ -62,10 +62,12 @@ def test_a_changed_byte_is_refused_where_hashes_are_asked_for(layer: Path) -> No
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"format": 2}, "has not the layer format 1"),
+        ({"format": 1}, "has not the layer format 2"),
         ({"target": "cuda"}, "is for cuda, this function serves cpu layers"),
         ({"surprise": 1}, "is not a manifest"),
         ({"files": 3}, "is not a manifest"),
+        ({"files": {}}, "the manifest does not list model.onnx"),
+        ({"files": {"../../etc/passwd": {"bytes": 1, "sha256": ""}}}, "is no name of a file"),
     ],
 )
 def test_a_manifest_of_another_kind_is_refused_with_the_reason(layer: Path, values: Any, message: str) -> None:

@@ -1,9 +1,11 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from handler.engine.engine import Engine
-from handler.engine.tokens import Tokens
+from handler.engine.tokens import TextTooLongError, Tokens, TooManyTokensError
 
 
 @pytest.fixture(scope="module")
@@ -43,3 +45,42 @@ def test_nothing_is_cut_or_padded(engine: Engine) -> None:
 def test_a_texts_ids_do_not_depend_on_its_company(xlmr: Tokens) -> None:
     texts = ["der schnelle braune Fuchs", "", "敏捷的棕色狐狸", "быстрая лиса " * 50]
     assert xlmr.encode(texts) == [xlmr.encode([text])[0] for text in texts]
+
+
+def test_more_text_than_memory_allows_at_once_is_tokenized_in_groups(engine: Engine) -> None:
+    texts = ["alpha " * 30_000, "beta", "gamma " * 150_000, "", "delta " * 90_000]
+    alone = [engine.tokens.encode([text])[0] for text in texts]
+    assert engine.tokens.encode(texts) == alone
+    assert [len(ids) for ids in alone] == [30_002, 3, 150_002, 2, 90_002]
+
+
+def test_a_text_that_is_too_long_is_refused_with_its_number(engine: Engine) -> None:
+    with pytest.raises(TextTooLongError) as caught:
+        engine.tokens.encode(["short", "word " * 1_000_000], each=254, total=300_000)
+    assert (caught.value.index, caught.value.tokens) == (1, 1_000_000)
+
+
+def test_too_many_tokens_are_refused_with_their_number(engine: Engine) -> None:
+    with pytest.raises(TooManyTokensError) as caught:
+        engine.tokens.encode(["word " * 250] * 1300, each=254, total=300_000)
+    assert caught.value.tokens == 325_000
+
+
+def test_a_very_long_text_takes_little_memory(minilm: Path) -> None:
+    """30 MB, half of what a request may hold: whole, it took 3.4 GB."""
+    code = f"""
+import resource
+from pathlib import Path
+from handler.engine.tokens import TextTooLongError, Tokens
+tokens = Tokens(Path({str(minilm)!r}))
+try:
+    tokens.encode(["word " * 6_000_000], each=254, total=300_000)
+except TextTooLongError as error:
+    print(error.tokens)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+    house = Path(__file__).resolve().parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=house, capture_output=True, text=True, check=True)
+    counted, peak = done.stdout.split()
+    assert counted == "6000000"
+    assert int(peak) < 1_200_000, f"{int(peak) / 1e6:.2f} GB"

@@ -139,3 +139,46 @@ def test_an_unknown_model_is_refused_with_the_names_there_are(capsys: pytest.Cap
         __main__.main(["build", "bge-m4"])
     assert ended.value.code == 2
     assert "all-minilm-l6-v2" in capsys.readouterr().err
+
+
+def test_nothing_of_anybodys_is_deleted(checkpoint: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    (home / "sub").mkdir(parents=True)
+    (home / "thesis.txt").write_text("years of work")
+    done = call("build", "all-minilm-l6-v2", *NONE, "--from", str(checkpoint), "--out", str(home))
+    assert done.returncode == 1
+    assert "is no model layer and not empty: choose another place with --out" in done.stderr
+    assert (home / "thesis.txt").read_text() == "years of work"
+    file = tmp_path / "file"
+    file.write_text("mine")
+    assert call("build", "all-minilm-l6-v2", *NONE, "--from", str(checkpoint), "--out", str(file)).returncode == 1
+    assert file.read_text() == "mine"
+
+
+def test_a_layer_with_something_beside_it_is_not_replaced(layer: Path, checkpoint: Path) -> None:
+    (layer / "notes.txt").write_text("mine")
+    assert call("build", "all-minilm-l6-v2", *NONE, "--from", str(checkpoint), "--out", str(layer)).returncode == 1
+    assert (layer / "notes.txt").exists()
+
+
+def test_a_layer_and_an_empty_folder_are_replaced(layer: Path, checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for folder in (layer, tmp_path / "empty"):
+        before = folder.stat().st_ino
+        done = call("build", "all-minilm-l6-v2", *NONE, "--from", str(checkpoint), "--out", str(folder))
+        assert done.returncode == 0, done.stderr
+        assert folder.stat().st_ino != before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint", "empty", "layer"]
+
+
+def test_a_build_that_is_ended_leaves_nothing(checkpoint: Path, tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "model_layer", "build", "all-minilm-l6-v2", *NONE, "--from", str(checkpoint)]
+    process = subprocess.Popen([*build, "--out", str(tmp_path / "layer")], cwd=HOUSE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "layer 1/6" in line:
+            process.terminate()
+            break
+    process.communicate()
+    assert process.returncode == 143
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]

@@ -52,7 +52,7 @@ def test_int8_vectors_agree_with_the_unquantized_ones(minilm: Path, minilm_fp32:
     texts = verify.texts(PAIRS)
     figures = verify.parity(outputs(minilm, texts), outputs(minilm_fp32, texts))
     assert figures["texts"] == 260
-    assert figures["mean_cosine"] >= 0.997, "smoothed channels give 0.9983; 0.99 is what the build requires"
+    assert figures["mean_cosine"] >= 0.997, "smoothed channels give 0.9980; 0.99 is what the build requires"
     assert figures["least_cosine"] >= 0.99
     assert figures["neighbours"] >= 0.95
 
@@ -66,10 +66,12 @@ def test_the_verification_texts_have_neighbours_to_lose(minilm_fp32: Path) -> No
 
 
 def test_on_texts_without_a_partner_int8_stays_close_too(minilm: Path, minilm_fp32: Path) -> None:
-    """The calibration lines have no near neighbours (half the gaps to the second are under 0.03), so cosine judges."""
+    """The calibration lines have few near neighbours: half the gaps to the second nearest are under 0.03, which is what
+    int8's noise can turn round."""
     texts = verify.texts(Texts(("calibration",)))
     figures = verify.parity(outputs(minilm, texts), outputs(minilm_fp32, texts))
     assert figures["mean_cosine"] >= 0.997
+    assert figures["neighbours"] >= 0.88, "0.93, which the README states beside the other figure"
 
 
 def test_token_states_are_there_on_demand_and_pool_to_the_dense_vector(minilm_fp32: Path) -> None:

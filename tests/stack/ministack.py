@@ -24,6 +24,11 @@ class Tables:
     def create_key(self, account: str, role: str) -> str:
         return Keys(store.dynamodb, self.keys).create(account, role, "tests")[0]
 
+    def key_rows(self) -> list[dict[str, Any]]:
+        """Every key."""
+        pages = store.dynamodb().get_paginator("scan").paginate(TableName=self.keys, ConsistentRead=True)
+        return [item for page in pages for item in page["Items"]]
+
     def records(self) -> list[dict[str, Any]]:
         """Every usage record."""
         pages = store.dynamodb().get_paginator("scan").paginate(TableName=self.usage, ConsistentRead=True)
