@@ -80,7 +80,7 @@ def _build(asked: argparse.Namespace) -> int:
             raise SourceError(f"{model.id} has the layers it was trained with; --layers is for seeded models.")
         model, name = model.with_layers(asked.layers), f"{name}-{asked.layers}"
     folder = asked.out or OUT / (name if asked.precision == "int8" else f"{name}-{asked.precision}")
-    if asked.if_absent and build.is_complete(folder, model, asked.precision):
+    if asked.if_absent and build.is_complete(folder, model, asked.precision, with_cl100k=asked.cl100k != "none"):
         print(f"model layer {folder}: there already")
         return 0
     start = time.monotonic()

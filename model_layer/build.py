@@ -7,13 +7,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import onnxruntime
 
 from handler.engine import manifest
 from model_layer import cl100k, graph, heads, run, smoothing, verify
 from model_layer.catalog import Model
-from model_layer.sources import Provenance, Source
-from model_layer.tokenizer import control_ids, layer_form, special_tokens
+from model_layer.checkpoint import SourceError
+from model_layer.sources import Provenance, Source, layer_prefix, shapes
+from model_layer.tokenizer import TokenizerError, layer_form
 
 _NAMES = {
     manifest.NAME,
@@ -31,14 +33,18 @@ class BuildError(Exception):
     """The layer came out worse than the catalog's thresholds; the message says which precision passes."""
 
 
-def is_complete(folder: Path, model: Model, precision: str) -> bool:
-    """Whether the folder holds a finished layer of this model, depth and precision, judged by its files' sizes."""
+def is_complete(folder: Path, model: Model, precision: str, *, with_cl100k: bool) -> bool:
+    """Whether the folder holds a finished layer of this model, revision, depth and precision, judged by its files'
+    sizes, and with cl100k's vocabulary where that is asked for."""
     try:
         facts = manifest.load(folder)
         manifest.check(facts, folder, hashes=False)
     except manifest.LayerError:
         return False
-    return (facts.id, facts.layers, facts.precision) == (model.id, model.geometry.layers, precision)
+    if with_cl100k and cl100k.FILE not in facts.files:
+        return False
+    wanted = (model.id, model.revision, model.geometry.layers, precision)
+    return (facts.id, facts.revision, facts.layers, facts.precision) == wanted
 
 
 def build(
@@ -87,10 +93,19 @@ def _fill(
     model: Model, source: Source, provenance: Provenance, precision: str, layer: Path, progress: Callable[[str], None]
 ) -> manifest.Manifest:
     progress("tokenizer")
-    published = source.tokenizer()
-    tokenizer = layer_form(published)
-    (layer / run.TOKENIZER).write_text(tokenizer, encoding="utf-8")
-    control = control_ids(published)
+    try:
+        tokenizer = layer_form(source.tokenizer(), model.geometry.vocabulary)
+    except TokenizerError as error:
+        raise SourceError(f"tokenizer.json cannot be used: {error}.") from None
+    (layer / run.TOKENIZER).write_text(tokenizer.text, encoding="utf-8")
+    control = tokenizer.control_ids
+    if unknown := set(model.unquantized) - {
+        prefix + part.removesuffix(".weight")
+        for prefix in map(layer_prefix, range(model.geometry.layers))
+        for part, shape in shapes(model.geometry).items()
+        if len(shape) == 2
+    }:
+        raise BuildError(f"{model.id} has no matrix {', '.join(sorted(unknown))} to leave in float32.")
     if model.heads:
         heads.write(source, model.geometry.hidden, layer)
 
@@ -109,6 +124,10 @@ def _fill(
             _write(model, source, layer, factors, progress)
             progress(f"vectors of {len(inputs)} texts, to compare")
             found = run.outputs(layer, layer / run.TOKENIZER, inputs, control)
+    if not np.isfinite(reference.dense).all():
+        raise BuildError(
+            f"{model.id} gives no finite vector for some texts: its weights are damaged. Fetch them again."
+        )
     verify.save_reference(layer / verify.REFERENCE, inputs, reference)
     figures = verify.parity(found, reference)
     if int8 and (short := list(verify.shortfalls(figures, model.thresholds))):
@@ -128,7 +147,7 @@ def _fill(
         created=int(os.environ.get("SOURCE_DATE_EPOCH", time.time())),
         dimensions=model.geometry.hidden,
         context=model.context,
-        special_tokens=special_tokens(tokenizer),
+        special_tokens=tokenizer.special_tokens,
         control_ids=control,
         vocabulary=model.geometry.vocabulary,
         layers=model.geometry.layers,

@@ -14,6 +14,7 @@ class Geometry:
     layers: int
     positions: int
     first_position: int
+    token_types: int
     norm_epsilon: float
 
 
@@ -92,6 +93,7 @@ _BGE_M3 = Geometry(
     layers=24,
     positions=8194,
     first_position=2,
+    token_types=1,
     norm_epsilon=1e-5,
 )
 
@@ -148,6 +150,7 @@ MODELS = {
                 layers=6,
                 positions=512,
                 first_position=0,
+                token_types=2,
                 norm_epsilon=1e-12,
             ),
             pooling="mean",

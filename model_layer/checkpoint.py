@@ -71,8 +71,16 @@ class Checkpoint:
                 raise SourceError(
                     f"{self.folder / 'config.json'} says {name} {config.get(name)}, {model.id} has {expected}."
                 )
-        if config.get("hidden_act") != "gelu":
-            raise SourceError(f"{self.folder / 'config.json'} says hidden_act {config.get('hidden_act')}, not gelu.")
+        for name, only in (("hidden_act", "gelu"), ("position_embedding_type", "absolute")):
+            if config.get(name, "absolute") != only:
+                raise SourceError(f"{self.folder / 'config.json'} says {name} {config.get(name)}, not {only}.")
+        first = model.geometry.first_position
+        if first and config.get("pad_token_id") != first - 1:  # RoBERTa's positions start behind that of padding
+            padding = config.get("pad_token_id")
+            raise SourceError(
+                f"{self.folder / 'config.json'} says pad_token_id {padding}, so that text starts at position "
+                f"{padding + 1 if isinstance(padding, int) else 'unknown'}, {model.id}'s at {first}."
+            )
         pooling = self.folder / "1_Pooling/config.json"
         if pooling.is_file() and not _json(pooling).get(f"pooling_mode_{model.pooling}{_TOKENS[model.pooling]}"):
             raise SourceError(f"{pooling} does not say {model.pooling} pooling, which {model.id} has.")
@@ -84,9 +92,11 @@ _TOKENS = {"cls": "_token", "mean": "_tokens"}
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise SourceError(f"{path} cannot be read: {error}. Fetch it again.") from None
+    if not isinstance(values, dict):
+        raise SourceError(f"{path} holds no object. Fetch it again.")
     return values
 
 

@@ -102,7 +102,7 @@ class _Encoder:
         hidden, graph = self.geometry.hidden, self.graph
         table = self.source.tensor(f"embeddings.{name}.weight", rows, hidden)
         if name == "position_embeddings":
-            kinds = 1 if self.geometry.first_position else 2  # XLM-R has one token type, BERT two
+            kinds = self.geometry.token_types
             table = table + self.source.tensor("embeddings.token_type_embeddings.weight", kinds, hidden)[0]
         if not self.int8:
             return [graph.weight(name, table)]

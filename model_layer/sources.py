@@ -98,7 +98,7 @@ def _compare(pins: Mapping[str, str | None], folder: Path, model: str) -> Proven
             unpinned.append(shown)
         elif found[shown] != pin:
             raise SourceError(
-                f"{path} has SHA-256 {found[shown]}, the catalog pins {pin}. Delete its folder and build again."
+                f"{path} has SHA-256 {found[shown]}, the catalog pins {pin}. Delete {path.resolve()} and build again."
             )
     return Provenance(found, tuple(unpinned))
 

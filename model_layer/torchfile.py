@@ -17,6 +17,11 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
+_PICKLE = 1 << 24  # bytes of the pickle at most: a thousand tensors take a tenth of a megabyte
+# What reading a pickle that was tampered with can end in.
+_DAMAGED = (
+    ValueError, TypeError, AttributeError, LookupError, ArithmeticError, EOFError, NotImplementedError, OSError,
+)  # fmt: skip
 _LOCAL_HEADER = 30  # bytes before a zip member's name; its lengths are at 26 and 28 (APPNOTE.TXT 4.3.7)
 _DTYPES = {
     "FloatStorage": "<f4",
@@ -42,8 +47,13 @@ def read(path: Path) -> dict[str, Array]:
     try:
         with zipfile.ZipFile(path) as archive:
             [name] = [each for each in archive.namelist() if each.endswith("/data.pkl")]
+            if archive.getinfo(name).file_size > _PICKLE:
+                raise ValueError("its table of contents is too large")
+            order = f"{name.removesuffix('data.pkl')}byteorder"
+            if order in archive.namelist() and archive.read(order) != b"little":
+                raise ValueError("its numbers are big-endian")
             found = _Unpickler(archive.read(name), path, archive, name.removesuffix("data.pkl")).load()
-    except (zipfile.BadZipFile, ValueError, EOFError, KeyError, pickle.UnpicklingError, OSError) as error:
+    except (zipfile.BadZipFile, pickle.UnpicklingError, *_DAMAGED) as error:
         raise TorchFileError(
             f"{path} is truncated or no file of torch.save (version 1.6 or later): {error}. Fetch it again."
         ) from None

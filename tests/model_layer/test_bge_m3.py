@@ -2,8 +2,10 @@
 (tests/reference/make_bge_m3.py) against our layer of the same files."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
 import sysconfig
 import unicodedata
 from collections.abc import Callable
@@ -31,7 +33,7 @@ SMALL = replace(
     MODELS["bge-m3"],
     origin=replace(ORIGIN, files=dict.fromkeys(ORIGIN.files)),  # nobody pins these
     geometry=Geometry(4001, hidden=32, heads=2, intermediate=64, layers=2, positions=8194, first_position=2,
-                      norm_epsilon=1e-5),
+                      token_types=1, norm_epsilon=1e-5),
     calibration=Texts(("calibration",), 20),
     verification=Texts(("pairs",), 40),
 )  # fmt: skip
@@ -82,6 +84,23 @@ def test_all_three_outputs_agree_with_torch(layer: Path, reference: dict[str, An
     assert np.abs(rows[-1] - reference[f"{index}.last_row"]).max() < 1e-4
 
 
+@pytest.mark.skipif(
+    not os.environ.get("TORCH_PYTHON"),
+    reason="TORCH_PYTHON names no interpreter with torch, transformers and blingfire",
+)
+def test_torch_and_transformers_make_these_files_and_answers_anew(tmp_path: Path, reference: dict[str, Any]) -> None:
+    call = [os.environ["TORCH_PYTHON"], "tests/reference/make_bge_m3.py", str(tmp_path)]
+    subprocess.run(call, cwd=HOUSE, env=os.environ | {"PYTHONPATH": str(HOUSE)}, check=True, capture_output=True)
+    made = dict(np.load(tmp_path / "reference.npz"))
+    assert set(made) == set(reference)
+    for name, array in made.items():
+        assert np.abs(array.astype(np.float64) - reference[name]).max(initial=0) < 1e-5, name
+    for name in ("pytorch_model.bin", "sparse_linear.pt", "colbert_linear.pt"):
+        kept = torchfile.read(REFERENCE / name)
+        for tensor, array in torchfile.read(tmp_path / name).items():
+            assert (array == kept[tensor]).all(), tensor
+
+
 def test_the_largest_weight_of_a_token_counts_and_control_pieces_have_none() -> None:
     ids = np.array([0, 70, 8, 70, 70, 3, 2])
     weights = np.array([0.9, 0.2, 0.1, 0.5, 0.3, 0.8, 0.7], np.float32)
@@ -94,11 +113,13 @@ def test_the_longest_reference_has_the_whole_context(reference: dict[str, Any]) 
 
 
 def test_another_first_position_would_be_seen(tmp_path: Path, reference: dict[str, Any]) -> None:
-    wrong = replace(SMALL, geometry=replace(SMALL.geometry, first_position=0))
-    with pytest.raises(SourceError, match="token_type_embeddings"):  # BERT's two kinds
-        make(REFERENCE, tmp_path / "wrong", model=wrong)
-    off = replace(SMALL, geometry=replace(SMALL.geometry, first_position=1))
-    layer = make(REFERENCE, tmp_path / "off", model=off)
+    wrong = replace(SMALL, geometry=replace(SMALL.geometry, first_position=1))
+    with pytest.raises(SourceError, match="pad_token_id 1, so that text starts at position 2, bge-m3's at 1"):
+        make(REFERENCE, tmp_path / "refused", model=wrong)
+    elsewhere = Path(shutil.copytree(REFERENCE, tmp_path / "repository"))
+    (elsewhere / "config.json").unlink()  # which would have said so
+    off = replace(wrong, origin=replace(ORIGIN, files=dict.fromkeys(set(ORIGIN.files) - {"config.json"})))
+    layer = make(elsewhere, tmp_path / "off", model=off)
     assert ours(layer, reference["0.ids"])[0] @ reference["0.dense"] < 0.999
 
 
@@ -137,7 +158,7 @@ def corpus() -> list[str]:
 
 def test_the_layers_tokenizer_gives_the_published_ones_ids() -> None:
     published = (REFERENCE / "tokenizer.json").read_text(encoding="utf-8")
-    ours, theirs = Tokenizer.from_str(layer_form(published)), Tokenizer.from_str(published)
+    ours, theirs = Tokenizer.from_str(layer_form(published, 4001).text), Tokenizer.from_str(published)
     texts = corpus()
     assert len(texts) > 20_000
     pairs = zip(texts, ours.encode_batch_fast(texts), theirs.encode_batch_fast(texts), strict=True)
@@ -151,7 +172,7 @@ def spells_control(text: str) -> bool:
 @pytest.mark.parametrize("piece", CONTROL)
 def test_no_text_reaches_a_control_piece(piece: str) -> None:
     published = (REFERENCE / "tokenizer.json").read_text(encoding="utf-8")
-    ids = Tokenizer.from_str(layer_form(published)).encode(f"a{piece} {piece} b").ids[1:-1]
+    ids = Tokenizer.from_str(layer_form(published, 4001).text).encode(f"a{piece} {piece} b").ids[1:-1]
     assert not {0, 1, 2, 4000} & set(ids)
     taken = Tokenizer.from_str(published).encode(f"a{piece} {piece} b").ids[1:-1]
     assert {0, 1, 2, 3, 4000} & set(taken), "the published form takes it for the piece"
@@ -192,6 +213,27 @@ def edit(path: Path, **values: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
+def kind(path: Path) -> None:
+    values = json.loads(path.read_text())
+    pieces = {piece: index for index, (piece, _) in enumerate(values["model"]["vocab"])}
+    values["model"] = {"type": "BPE", "vocab": pieces, "merges": []}
+    path.write_text(json.dumps(values))
+
+
+def shorten(path: Path) -> None:
+    values = json.loads(path.read_text())
+    del values["model"]["vocab"][2000]
+    path.write_text(json.dumps(values))
+
+
+def poison(path: Path) -> None:
+    """A file of torch's with a number that is none."""
+    raw = bytearray(path.read_bytes())
+    at = raw.index(b"data/5") + 4096
+    raw[at : at + 4000] = np.full(1000, np.nan, "<f4").tobytes()
+    path.write_bytes(raw)
+
+
 SPOILT: dict[str, tuple[Callable[[Path], Any], str]] = {
     "missing weights": (lambda at: (at / "pytorch_model.bin").unlink(), r"pytorch_model\.bin is missing"),
     "missing head": (lambda at: (at / "sparse_linear.pt").unlink(), r"sparse_linear\.pt is missing"),
@@ -214,7 +256,16 @@ SPOILT: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda at: edit(at / "1_Pooling/config.json", pooling_mode_cls_token=False),
         "does not say cls pooling",
     ),
+    "relative positions": (
+        lambda at: edit(at / "config.json", position_embedding_type="relative_key"),
+        "says position_embedding_type relative_key, not absolute",
+    ),
+    "a list for an object": (lambda at: (at / "config.json").write_text("[]"), r"config\.json .* no object"),
     "no tokenizer": (lambda at: (at / "tokenizer.json").write_text("{"), r"tokenizer\.json"),
+    "an empty tokenizer": (lambda at: (at / "tokenizer.json").write_text("{}"), r"tokenizer\.json"),
+    "a tokenizer of another kind": (lambda at: kind(at / "tokenizer.json"), "BPE tokenizer: expected Unigram or Word"),
+    "a shorter vocabulary": (lambda at: shorten(at / "tokenizer.json"), "it has 4000 pieces, the model 4001"),
+    "no template": (lambda at: edit(at / "tokenizer.json", post_processor=None), "puts no tokens around a text"),
 }
 
 
@@ -258,6 +309,17 @@ def test_int8_keeps_dense_vectors_and_terms_and_says_where_it_falls_short(tmp_pa
     strict = replace(SMALL, thresholds=catalog.Thresholds(0.999999, 0.9, None, None, sparse_overlap=0.999999))
     with pytest.raises(build.BuildError, match=r"mean_cosine is .* sparse_overlap is .* --precision fp32 passes"):
         make(REFERENCE, tmp_path / "strict", "int8", strict)
+
+
+def test_weights_that_are_no_numbers_are_refused_in_any_precision(repository: Path, tmp_path: Path) -> None:
+    poison(repository / "pytorch_model.bin")
+    with pytest.raises(build.BuildError, match="no finite vector"):
+        make(repository, tmp_path / "never")
+
+
+def test_a_matrix_that_does_not_exist_cannot_be_kept_in_float32(tmp_path: Path) -> None:
+    with pytest.raises(build.BuildError, match=r"no matrix encoder\.layer\.9\.output\.dense"):
+        make(REFERENCE, tmp_path / "never", "int8", replace(SMALL, unquantized=("encoder.layer.9.output.dense",)))
 
 
 def test_matrices_on_the_measured_list_stay_in_float32(tmp_path: Path) -> None:
