@@ -83,6 +83,7 @@ def _build(asked: argparse.Namespace) -> int:
     if asked.if_absent and build.is_complete(folder, model, asked.precision, with_cl100k=asked.cl100k != "none"):
         print(f"model layer {folder}: there already")
         return 0
+    build.check_place(folder)  # before anything is fetched
     start = time.monotonic()
 
     def progress(step: str) -> None:

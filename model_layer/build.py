@@ -60,8 +60,7 @@ def build(
     Raises BuildError where `folder` holds anything but a layer: nothing of anybody's is ever deleted.
     """
     folder = folder.resolve()
-    if folder.exists() and not _may_be_replaced(folder):
-        raise BuildError(f"{folder} is no model layer and not empty: choose another place with --out.")
+    check_place(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as made:
         layer = Path(made) / "layer"
@@ -75,6 +74,12 @@ def build(
         if folder.exists():
             folder.rename(Path(made) / "old")  # and away with `made`
         layer.rename(folder)
+
+
+def check_place(folder: Path) -> None:
+    """Raise BuildError where something lies that a build must not replace."""
+    if folder.exists() and not _may_be_replaced(folder):
+        raise BuildError(f"{folder} is no model layer and not empty: choose another place with --out.")
 
 
 def _may_be_replaced(folder: Path) -> bool:
