@@ -55,9 +55,8 @@ def _init() -> tuple[Kind, ...]:
 
         from handler.api.app import create_app
 
-        http = Mangum(
-            create_app(service, payload.LAMBDA_BYTES), lifespan="off"
-        )  # "auto" would start and stop the app on every call
+        # lifespan "auto" would start and stop the app on every call
+        http = Mangum(create_app(service, payload.LAMBDA_BYTES), lifespan="off")
         loading.result()
     _rehearse(http)
     log.info("init done in %.0f ms", (time.perf_counter() - start) * 1e3)

@@ -13,9 +13,9 @@ async def read(request: Request, limit: int) -> bytes:
     coding = request.headers.get("content-encoding", "identity").strip()
     if coding.lower() not in ("", "identity"):
         raise errors.UNSUPPORTED_MEDIA.error(value=coding)
-    length = request.headers.get("content-length", "")
-    if length.isdigit() and int(length) > limit:
-        raise errors.BODY_TOO_LARGE.error(n=int(length), limit=limit)
+    length = request.headers.get("content-length", "").lstrip("0")
+    if length.isdecimal() and (len(length) > len(str(limit)) or int(length) > limit):
+        raise errors.BODY_TOO_LARGE.error(n=length, limit=limit)
     body = bytearray()
     async for chunk in request.stream():
         body += chunk

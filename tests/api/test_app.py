@@ -185,6 +185,13 @@ def test_a_body_over_the_limit_is_413_whether_its_length_is_declared_or_not(http
     assert answer.json()["error"]["message"] == "The request body is 2001 bytes; at most 2000 are accepted."
 
 
+@pytest.mark.parametrize("length", ["9" * 5000, "00000002001", "2001"])
+def test_a_declared_length_over_the_limit_is_413_however_it_is_written(http: TestClient, length: str) -> None:
+    answer = http.post("/v1/embeddings", content=b"{}", headers={"content-length": length})
+    assert answer.status_code == 413
+    assert answer.json()["error"]["code"] == "request_too_large"
+
+
 def test_a_loaded_engine_stays_the_same_when_loading_is_asked_for_again(service: Service) -> None:
     service.load()
     engine = service._engine
