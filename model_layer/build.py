@@ -1,7 +1,6 @@
 """The pipeline of every model: source → graph → quantization → parity against the unquantized graph → manifest."""
 
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -19,11 +18,11 @@ from model_layer.tokenizer import TokenizerError, layer_form
 
 _NAMES = {
     manifest.NAME,
-    graph.GRAPH,
-    graph.WEIGHTS,
+    manifest.GRAPH,
+    manifest.WEIGHTS,
+    manifest.TOKENIZER,
     heads.GRAPH,
     heads.WEIGHTS,
-    run.TOKENIZER,
     verify.REFERENCE,
     cl100k.FILE,
 }
@@ -102,15 +101,9 @@ def _fill(
         tokenizer = layer_form(source.tokenizer(), model.geometry.vocabulary)
     except TokenizerError as error:
         raise SourceError(f"tokenizer.json cannot be used: {error}.") from None
-    (layer / run.TOKENIZER).write_text(tokenizer.text, encoding="utf-8")
+    (layer / manifest.TOKENIZER).write_text(tokenizer.text, encoding="utf-8")
     control = tokenizer.control_ids
-    if unknown := set(model.unquantized) - {
-        prefix + part.removesuffix(".weight")
-        for prefix in map(layer_prefix, range(model.geometry.layers))
-        for part, shape in shapes(model.geometry).items()
-        if len(shape) == 2
-    }:
-        raise BuildError(f"{model.id} has no matrix {', '.join(sorted(unknown))} to leave in float32.")
+    _check_unquantized(model)
     if model.heads:
         heads.write(source, model.geometry.hidden, layer)
 
@@ -118,17 +111,15 @@ def _fill(
     with tempfile.TemporaryDirectory(dir=layer.parent) as made:
         unquantized = Path(made) if int8 else layer
         _write(model, source, unquantized, None, progress)
-        for name in (heads.GRAPH, heads.WEIGHTS) if int8 and model.heads else ():
-            shutil.copyfile(layer / name, unquantized / name)
         progress(f"vectors of {len(inputs)} texts")
-        reference = found = run.outputs(unquantized, layer / run.TOKENIZER, inputs, control)
+        reference = found = run.outputs(layer, inputs, control, unquantized)
         if int8:
             progress("ranges of the activations")
             samples = verify.texts(model.calibration)
-            factors = smoothing.factors(source, model.geometry, unquantized, layer / run.TOKENIZER, samples)
+            factors = smoothing.factors(source, model.geometry, unquantized, layer, samples)
             _write(model, source, layer, factors, progress)
             progress(f"vectors of {len(inputs)} texts, to compare")
-            found = run.outputs(layer, layer / run.TOKENIZER, inputs, control)
+            found = run.outputs(layer, inputs, control)
     if not np.isfinite(reference.dense).all():
         raise BuildError(
             f"{model.id} gives no finite vector for some texts: its weights are damaged. Fetch them again."
@@ -167,6 +158,17 @@ def _fill(
         sources=provenance.files,
         unpinned=provenance.unpinned,
     )
+
+
+def _check_unquantized(model: Model) -> None:
+    matrices = {
+        prefix + part.removesuffix(".weight")
+        for prefix in map(layer_prefix, range(model.geometry.layers))
+        for part, shape in shapes(model.geometry).items()
+        if len(shape) == 2
+    }
+    if unknown := set(model.unquantized) - matrices:
+        raise BuildError(f"{model.id} has no matrix {', '.join(sorted(unknown))} to leave in float32.")
 
 
 def _write(

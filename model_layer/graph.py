@@ -15,12 +15,11 @@ import numpy as np
 import numpy.typing as npt
 from onnx import TensorProto
 
+from handler.engine.manifest import GRAPH, WEIGHTS
 from model_layer import quantize
 from model_layer.catalog import Model
 from model_layer.sources import Source, layer_prefix, shapes
 from model_layer.writer import MICROSOFT, Writer
-
-GRAPH, WEIGHTS = "model.onnx", "weights.bin"
 
 # By a matrix's name: what its input channels are divided by before they are quantized, float32 [channels].
 Factors = Mapping[str, npt.NDArray[np.float32]]

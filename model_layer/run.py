@@ -13,9 +13,8 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when onnxruntime is 
 
 import onnxruntime
 
-from model_layer import graph, heads
-
-TOKENIZER = "tokenizer.json"
+from handler.engine.manifest import GRAPH, TOKENIZER
+from model_layer import heads
 
 
 def session(model: Path) -> onnxruntime.InferenceSession:
@@ -24,9 +23,9 @@ def session(model: Path) -> onnxruntime.InferenceSession:
     )
 
 
-def token_ids(tokenizer: Path, texts: Sequence[str]) -> Iterator[npt.NDArray[np.int64]]:
-    """int64 [1, tokens] of each text, special tokens included."""
-    for encoding in Tokenizer.from_file(str(tokenizer)).encode_batch_fast(list(texts)):
+def token_ids(layer: Path, texts: Sequence[str]) -> Iterator[npt.NDArray[np.int64]]:
+    """int64 [1, tokens] of each text by the layer's tokenizer, special tokens included."""
+    for encoding in Tokenizer.from_file(str(layer / TOKENIZER)).encode_batch_fast(list(texts)):
         yield np.array([encoding.ids], np.int64)
 
 
@@ -38,13 +37,18 @@ class Outputs:
     sparse: list[dict[int, float]]
 
 
-def outputs(folder: Path, tokenizer: Path, texts: Sequence[str], control: Collection[int] = ()) -> Outputs:
-    """A folder's graph, and its heads where there are any, on each text; `control`: ids whose weights do not count."""
-    encoder = session(folder / graph.GRAPH)
-    head = session(folder / heads.GRAPH) if (folder / heads.GRAPH).is_file() else None
+def outputs(
+    layer: Path, texts: Sequence[str], control: Collection[int] = (), unquantized: Path | None = None
+) -> Outputs:
+    """A layer's vectors of each text, and its heads' where it has any; `control`: ids whose weights do not count.
+
+    `unquantized`: the folder of another encoder for the layer's tokenizer and heads.
+    """
+    encoder = session((unquantized or layer) / GRAPH)
+    head = session(layer / heads.GRAPH) if (layer / heads.GRAPH).is_file() else None
     dense: list[npt.NDArray[np.float32]] = []
     sparse: list[dict[int, float]] = []
-    for ids in token_ids(tokenizer, texts):
+    for ids in token_ids(layer, texts):
         if head is None:
             dense.append(encoder.run(["dense"], {"input_ids": ids})[0][0])
             continue
@@ -64,6 +68,6 @@ def terms(ids: npt.NDArray[np.int64], weights: npt.NDArray[np.float32], control:
     return found
 
 
-def embed(folder: Path, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+def embed(layer: Path, texts: Sequence[str]) -> npt.NDArray[np.float32]:
     """float32 [len(texts), dimensions], a layer's `dense` output."""
-    return outputs(folder, folder / TOKENIZER, texts).dense
+    return outputs(layer, texts).dense

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from handler.engine.manifest import GRAPH
 from model_layer import graph, run
 from model_layer.catalog import Geometry
 from model_layer.sources import Source, layer_prefix, shapes
@@ -34,11 +35,9 @@ SMOOTHED = (
 )
 
 
-def factors(
-    source: Source, geometry: Geometry, unquantized: Path, tokenizer: Path, texts: Sequence[str]
-) -> graph.Factors:
+def factors(source: Source, geometry: Geometry, unquantized: Path, layer: Path, texts: Sequence[str]) -> graph.Factors:
     """The factors of every smoothed matrix, float32 [its input channels]; matrices that read the same share theirs."""
-    widths = _widths(unquantized, tokenizer, texts)
+    widths = _widths(unquantized, layer, texts)
     found: dict[str, Array] = {}
     for index in range(geometry.layers):
         for group in SMOOTHED:
@@ -57,9 +56,9 @@ def factors(
     return found
 
 
-def _widths(unquantized: Path, tokenizer: Path, texts: Sequence[str]) -> Mapping[str, Array]:
+def _widths(unquantized: Path, layer: Path, texts: Sequence[str]) -> Mapping[str, Array]:
     """max|x| of each input channel of each matrix of an unquantized graph, over all tokens of the texts."""
-    model = onnx.load(unquantized / graph.GRAPH, load_external_data=False)
+    model = onnx.load(unquantized / GRAPH, load_external_data=False)
     reads = {node.input[1]: node.input[0] for node in model.graph.node if node.op_type == "MatMul"}
     outputs = sorted(set(reads.values()))
     model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in outputs)
@@ -67,7 +66,7 @@ def _widths(unquantized: Path, tokenizer: Path, texts: Sequence[str]) -> Mapping
     observed.write_bytes(model.SerializeToString())
     session = run.session(observed)
     most: dict[str, Array] = {}
-    for ids in run.token_ids(tokenizer, texts):
+    for ids in run.token_ids(layer, texts):
         for name, values in zip(outputs, session.run(outputs, {"input_ids": ids}), strict=True):
             widest = np.abs(values[0]).max(axis=0)
             most[name] = np.maximum(most.get(name, widest), widest)

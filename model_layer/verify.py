@@ -72,7 +72,7 @@ def parity(found: Outputs, reference: Outputs) -> dict[str, float]:
         "mean_cosine": float(cosines.mean()),
         "percentile_cosine": float(np.percentile(cosines, 1)),
         "least_cosine": float(cosines.min()),
-        "spearman": _correlation(*(_ranks(each[upper]) for each in products)),
+        "spearman": float(np.corrcoef([_ranks(each[upper]) for each in products])[0, 1]),
         "neighbours": float((nearest[0] == nearest[1]).mean()),
     }
     if reference.sparse:
@@ -85,10 +85,6 @@ def _ranks(values: Matrix) -> npt.NDArray[np.float64]:
     ranks = np.empty(len(values))
     ranks[values.argsort()] = np.arange(len(values))
     return ranks
-
-
-def _correlation(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> float:
-    return float(np.corrcoef(one, other)[0, 1])
 
 
 def _overlap(ours: dict[int, float], theirs: dict[int, float]) -> float:
@@ -115,7 +111,7 @@ def faults(folder: Path) -> tuple[list[str], dict[str, float]]:
     if REFERENCE not in facts.files:
         return [f"the manifest does not list {REFERENCE}"], {}
     inputs, reference = load_reference(folder / REFERENCE)
-    figures = parity(run.outputs(folder, folder / run.TOKENIZER, inputs, facts.control_ids), reference)
+    figures = parity(run.outputs(folder, inputs, facts.control_ids), reference)
     if (model := MODELS.get(facts.id)) is None:
         found.append(f"{facts.id} is no model of the catalog")
     else:

@@ -44,8 +44,7 @@ def seeded() -> Path:
 def ministack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MiniStack]:
     """AWS's stand-in, on a port of its own for this session."""
     with MiniStack(HOUSE / ".venv-ministack/bin/ministack", tmp_path_factory.mktemp("ministack")) as stack:
-        for name, value in stack.env.items():
-            os.environ[name] = value
+        os.environ.update(stack.env)
         yield stack
 
 
@@ -67,9 +66,10 @@ def admin_key(tables: Tables) -> str:
 
 @pytest.fixture(scope="session")
 def service_env(ministack: MiniStack, tables: Tables, minilm: Path) -> dict[str, str]:
-    """The environment of a process that serves the small layer."""
+    """The environment of a process that serves the small layer; `python` is the interpreter of these tests, as it is
+    the image's in an image."""
     return ministack.env | {
-        "PATH": os.environ["PATH"],
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "MODEL_DIR": str(minilm),
         "KEYS_TABLE": tables.keys,
         "USAGE_TABLE": tables.usage,

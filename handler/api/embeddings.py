@@ -56,8 +56,7 @@ async def embeddings(request: Request) -> Response:
     caller = await auth.caller(request, service, "inference")
     raw = await bodies.read(request, service.settings.max_body_bytes)
     work_id = request.state.request_id.removeprefix("req_")
-    work = Work(work_id, hashlib.sha256(raw).hexdigest()[:16], came, "http")
-    do = partial(_answer, service, raw, caller, work, request.app.state.room)
+    do = partial(_answer, service, raw, caller, work_id, came, request.app.state.room)
     answer = await to_thread.run_sync(do, limiter=request.app.state.workers)
     request.state.tokens = answer.tokens
     headers = {}
@@ -66,5 +65,6 @@ async def embeddings(request: Request) -> Response:
     return Response(answer.body, headers=headers, media_type=JSON)
 
 
-def _answer(service: Service, raw: bytes, caller: Caller, work: Work, room: int | None) -> Answer:
+def _answer(service: Service, raw: bytes, caller: Caller, work_id: str, came: datetime, room: int | None) -> Answer:
+    work = Work(work_id, hashlib.sha256(raw).hexdigest()[:16], came, "http")
     return service.embed(service.read(raw), caller, work, room)

@@ -14,7 +14,7 @@ from typing import Any
 
 NAME = "manifest.json"
 FORMAT = 2
-REQUIRED = ("model.onnx", "weights.bin", "tokenizer.json")
+GRAPH, WEIGHTS, TOKENIZER = "model.onnx", "weights.bin", "tokenizer.json"
 
 
 class LayerError(Exception):
@@ -95,7 +95,7 @@ def sha256(path: Path) -> str:
 
 def faults(manifest: Manifest, folder: Path, *, hashes: bool) -> Iterator[str]:
     """What in the folder differs from the manifest, a sentence each: missing files, sizes and, if asked, SHA-256."""
-    for name in REQUIRED:
+    for name in (GRAPH, WEIGHTS, TOKENIZER):
         if name not in manifest.files:
             yield f"the manifest does not list {name}"
     for name, file in manifest.files.items():

@@ -7,9 +7,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from handler.engine.manifest import LayerError
-
-GRAPH = "model.onnx"
+from handler.engine.manifest import GRAPH, LayerError
 
 
 class Session(Protocol):

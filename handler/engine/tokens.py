@@ -5,9 +5,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from handler.engine.manifest import LayerError
-
-FILE = "tokenizer.json"
+from handler.engine.manifest import TOKENIZER, LayerError
 
 # The tokenizer takes some hundred bytes for every character while it works: more characters than this go in several
 # calls, so that no request takes the container's memory.
@@ -35,9 +33,9 @@ class Tokens:
 
     def __init__(self, layer: Path) -> None:
         try:
-            self._tokenizer = Tokenizer.from_file(str(layer / FILE))
+            self._tokenizer = Tokenizer.from_file(str(layer / TOKENIZER))
         except Exception as error:  # the library raises Exception itself
-            raise LayerError(f"{layer / FILE} cannot be read: {error}. Build the layer again.") from None
+            raise LayerError(f"{layer / TOKENIZER} cannot be read: {error}. Build the layer again.") from None
         self.special_tokens: int = self._tokenizer.num_special_tokens_to_add(is_pair=False)
 
     def encode(self, texts: Sequence[str], *, each: int | None = None, total: int | None = None) -> list[list[int]]:

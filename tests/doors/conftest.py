@@ -1,7 +1,5 @@
 """The function as Lambda runs it, behind its URL, for every test of a door; and a place for what they measure."""
 
-import os
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -16,16 +14,9 @@ _measured = pytest.StashKey[list[str]]()
 
 
 @pytest.fixture(scope="session")
-def function_env(service_env: Mapping[str, str]) -> dict[str, str]:
-    """The service's environment, in which `python` is the interpreter of these tests, as it is the image's."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{service_env.get('PATH', os.defpath)}"
-    return {**service_env, "PATH": path}
-
-
-@pytest.fixture(scope="session")
-def function_url(function_env: Mapping[str, str]) -> Iterator[FrontDoor]:
+def function_url(service_env: Mapping[str, str]) -> Iterator[FrontDoor]:
     """The function's URL, with a reserved concurrency of 2."""
-    with FrontDoor(ENTRY, function_env, cwd=ROOT, size=2) as door:
+    with FrontDoor(ENTRY, service_env, cwd=ROOT, size=2) as door:
         yield door
 
 

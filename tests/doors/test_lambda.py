@@ -238,12 +238,12 @@ class Beginning:
 
 
 @pytest.fixture(scope="module")
-def beginnings(function_env: Mapping[str, str], tables: Tables) -> list[Beginning]:
+def beginnings(service_env: Mapping[str, str], tables: Tables) -> list[Beginning]:
     """Each request has a key of its own, because the second one with a key saves the look into the table."""
     events = [url_event(tables.create_key("acct_test", "inference")) for _ in range(2)]
     found = []
     for _ in range(4):
-        with Emulator(ENTRY, function_env, cwd=ROOT) as emulator:
+        with Emulator(ENTRY, service_env, cwd=ROOT) as emulator:
             assert [emulator.invoke(each)["statusCode"] for each in events] == [200, 200]
             first, second = emulator.invocations_ms
             found.append(Beginning(emulator.init_ms, first, second, emulator.log))
@@ -287,9 +287,9 @@ def handler(event, context):
 """
 
 
-def test_the_first_request_imports_nothing(function_env: Mapping[str, str], inference_key: str, tmp_path: Path) -> None:
+def test_the_first_request_imports_nothing(service_env: Mapping[str, str], inference_key: str, tmp_path: Path) -> None:
     (tmp_path / "loads.py").write_text(LOADS)
-    env = {**function_env, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    env = {**service_env, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
 
     with Emulator(["python", "-m", "awslambdaric", "loads.handler"], env, cwd=tmp_path) as emulator:
         assert emulator.invoke(url_event(inference_key))["statusCode"] == 200

@@ -198,7 +198,7 @@ def test_a_channel_that_calibration_never_woke_does_not_swamp_a_text(tmp_path: P
     """No factor may be far from 1: a text's activations have one scale for all channels."""
     source, _ = open_source(SMALL, tmp_path, REFERENCE)
     made = make(REFERENCE, tmp_path / "fp32")
-    found = smoothing.factors(source, SMALL.geometry, made, made / "tokenizer.json", ["the"])
+    found = smoothing.factors(source, SMALL.geometry, made, made, ["the"])
     assert len(found) == 2 * 5
     for factors in found.values():
         assert 1 / 8 <= factors.min() <= factors.max() <= 8
@@ -352,12 +352,12 @@ def test_the_model_cards_example_gives_its_published_similarities() -> None:
             "appearing in each document"
         ),
     ]
-    found = [ours(REAL, ids[0]) for ids in run.token_ids(REAL / "tokenizer.json", queries + passages)]
+    found = [ours(REAL, ids[0]) for ids in run.token_ids(REAL, queries + passages)]
     dense = np.array([[found[q][0] @ found[p][0] for p in (2, 3)] for q in (0, 1)])
     assert np.abs(dense - [[0.6265, 0.3477], [0.3499, 0.678]]).max() < 0.02
     rows = [each[2] for each in found]
     colbert = [(rows[0] @ rows[p].T).max(axis=1).mean() for p in (2, 3)]
     assert np.abs(np.array(colbert) - [0.7797, 0.4620]).max() < 0.02
-    terms = run.outputs(REAL, REAL / "tokenizer.json", [queries[0], passages[0]], (0, 1, 2, 3)).sparse
+    terms = run.outputs(REAL, [queries[0], passages[0]], (0, 1, 2, 3)).sparse
     lexical = sum(weight * terms[1].get(token, 0) for token, weight in terms[0].items())
     assert abs(lexical - 0.19554901123046875) < 0.02

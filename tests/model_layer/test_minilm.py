@@ -19,7 +19,7 @@ PAIRS = Texts(("pairs",))
 
 
 def outputs(layer: Path, texts: list[str]) -> Outputs:
-    return run.outputs(layer, layer / "tokenizer.json", texts)
+    return run.outputs(layer, texts)
 
 
 def embed(layer: Path, texts: list[str]) -> Any:
@@ -44,7 +44,7 @@ def test_the_unquantized_graph_agrees_with_sentence_transformers(
 
 
 def test_tokens_are_counted_as_sentence_transformers_does(minilm: Path, reference: list[dict[str, Any]]) -> None:
-    ids = run.token_ids(minilm / "tokenizer.json", [row["text"] for row in reference])
+    ids = run.token_ids(minilm, [row["text"] for row in reference])
     assert [each.shape[1] - 2 for each in ids] == [row["tokens"] for row in reference]
 
 
@@ -76,7 +76,7 @@ def test_on_texts_without_a_partner_int8_stays_close_too(minilm: Path, minilm_fp
 
 def test_token_states_are_there_on_demand_and_pool_to_the_dense_vector(minilm_fp32: Path) -> None:
     session = run.session(minilm_fp32 / "model.onnx")
-    [ids] = run.token_ids(minilm_fp32 / "tokenizer.json", ["fetched only on demand"])
+    [ids] = run.token_ids(minilm_fp32, ["fetched only on demand"])
     dense, states = session.run(["dense", "token_states"], {"input_ids": ids})
     assert states.shape == (1, ids.shape[1], 384)
     pooled = states[0].mean(axis=0)
@@ -85,7 +85,7 @@ def test_token_states_are_there_on_demand_and_pool_to_the_dense_vector(minilm_fp
 
 def test_texts_of_equal_length_can_share_a_run(minilm_fp32: Path) -> None:
     session = run.session(minilm_fp32 / "model.onnx")
-    ids = [*run.token_ids(minilm_fp32 / "tokenizer.json", ["one two three", "four five six"])]
+    ids = [*run.token_ids(minilm_fp32, ["one two three", "four five six"])]
     together = session.run(["dense"], {"input_ids": np.concatenate(ids)})[0]
     alone = [session.run(["dense"], {"input_ids": each})[0][0] for each in ids]
     assert np.abs(together - np.stack(alone)).max() < 1e-6

@@ -46,7 +46,7 @@ def test_one_token_more_than_the_context_has_no_position(seeded: Path) -> None:
 
 def test_cls_is_what_is_pooled(seeded: Path) -> None:
     session = run.session(seeded / "model.onnx")
-    [ids] = run.token_ids(seeded / "tokenizer.json", ["the quick brown fox"])
+    [ids] = run.token_ids(seeded, ["the quick brown fox"])
     dense, states = session.run(["dense", "token_states"], {"input_ids": ids})
     assert np.abs(dense[0] - states[0, 0] / np.linalg.norm(states[0, 0])).max() < 1e-6
 

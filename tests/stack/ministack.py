@@ -26,13 +26,16 @@ class Tables:
 
     def key_rows(self) -> list[dict[str, Any]]:
         """Every key."""
-        pages = store.dynamodb().get_paginator("scan").paginate(TableName=self.keys, ConsistentRead=True)
-        return [item for page in pages for item in page["Items"]]
+        return _rows(self.keys)
 
     def records(self) -> list[dict[str, Any]]:
         """Every usage record."""
-        pages = store.dynamodb().get_paginator("scan").paginate(TableName=self.usage, ConsistentRead=True)
-        return [item for page in pages for item in page["Items"]]
+        return _rows(self.usage)
+
+
+def _rows(table: str) -> list[dict[str, Any]]:
+    pages = store.dynamodb().get_paginator("scan").paginate(TableName=table, ConsistentRead=True)
+    return [item for page in pages for item in page["Items"]]
 
 
 class MiniStack:

@@ -1,6 +1,5 @@
 """The service as the plain HTTP server that `handler/entry.sh` starts outside Lambda."""
 
-import sys
 from pathlib import Path
 from types import TracebackType
 
@@ -16,7 +15,7 @@ class PlainServer:
         self._env, self._house, self._log = env, house, log
 
     def __enter__(self) -> "PlainServer":
-        env = self._env | {"PORT": str(self._port), "PATH": f"{Path(sys.executable).parent}:{self._env['PATH']}"}
+        env = self._env | {"PORT": str(self._port)}
         self.process = Process(["sh", "handler/entry.sh"], env, self._house, self._log, f"{self.url}/ready")
         return self
 
