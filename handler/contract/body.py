@@ -16,7 +16,8 @@ _DIGITS = 309  # the longest integer that a double can hold has so many
 def read(body: bytes) -> dict[str, Any]:
     """The body's object. Of duplicate keys the last wins; lone surrogates become U+FFFD. Raises INVALID_JSON."""
     try:
-        text = body.decode("utf-8-sig")  # with or without a byte order mark
+        # The codec that takes a byte order mark off is a module, which an ordinary body does not need.
+        text = body.decode("utf-8-sig" if body.startswith(b"\xef\xbb\xbf") else "utf-8")
         if not _shallow(text):
             raise ValueError
         value = json.loads(text, parse_constant=_refuse, parse_float=_finite, parse_int=_finite_integer)
