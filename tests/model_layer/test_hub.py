@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,8 @@ class Hub:
     asked: list[tuple[str, str, str | None]] = field(default_factory=list)
     padding: int = 0  # bytes that the weights are longer by: the client counts in pieces of 10 MiB
     break_after: int | None = None  # bytes of the weights, once
+    damaged: bool = False  # whether the weights come with another last byte than was announced
+    stall: bool = False  # whether nothing comes after those, instead of an end
 
     def content(self, name: str) -> bytes:
         return (REFERENCE / name).read_bytes() + bytes(self.padding if name == "pytorch_model.bin" else 0)
@@ -37,7 +40,7 @@ class Hub:
 
 @pytest.fixture
 def hub() -> Iterator[Hub]:
-    state = Hub()
+    state, gone = Hub(), threading.Event()
     root = f"/{ORIGIN.id}/resolve/{ORIGIN.revision}/"
 
     class Door(http.server.BaseHTTPRequestHandler):
@@ -85,10 +88,16 @@ def hub() -> Iterator[Hub]:
             if start:
                 headers["content-range"] = f"bytes {start}-{whole - 1}/{whole}"
             rest = body[start:]
+            if state.damaged and whole > 1_000_000:
+                rest = rest[:-1] + b"!"
             headers["content-length"] = str(len(rest))
             if self.command == "GET" and state.break_after and whole > 1_000_000:
                 rest, state.break_after = rest[: state.break_after], None
                 self.close_connection = True
+                self.answer(status, rest, headers)
+                if state.stall:
+                    gone.wait(30)
+                return
             self.answer(status, rest, headers)
 
         do_GET = do_HEAD = serve  # noqa: N815  (the server's own names)
@@ -98,15 +107,24 @@ def hub() -> Iterator[Hub]:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     state.url = f"http://127.0.0.1:{server.server_port}"
     yield state
+    gone.set()
     server.shutdown()
 
 
+# The catalog's repository, whose pins these small files cannot have.
+FETCH = (
+    "from dataclasses import replace; from model_layer import hub, catalog; origin = catalog.MODELS['bge-m3'].origin;"
+    "print(hub.fetch(replace(origin, files=dict.fromkeys(origin.files))))"
+)
+
+
+def given(hub: Hub, home: Path) -> dict[str, str]:
+    return {"PATH": os.environ["PATH"], "HF_HOME": str(home), "HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN}
+
+
 def fetch(hub: Hub, home: Path, **env: str) -> "subprocess.CompletedProcess[str]":
-    code = "from model_layer import hub, catalog; print(hub.fetch(catalog.MODELS['bge-m3'].origin))"
-    given = {"PATH": os.environ["PATH"], "HF_HOME": str(home), "HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN}
-    return subprocess.run(
-        [sys.executable, "-c", code], cwd=HOUSE, env=given | env, capture_output=True, text=True, check=False
-    )
+    call = [sys.executable, "-c", FETCH]
+    return subprocess.run(call, cwd=HOUSE, env=given(hub, home) | env, capture_output=True, text=True, check=False)
 
 
 def test_the_pinned_revisions_files_are_fetched_with_the_token_and_kept(hub: Hub, tmp_path: Path) -> None:
@@ -132,6 +150,41 @@ def test_a_download_that_broke_off_goes_on_where_it_stopped(hub: Hub, tmp_path: 
     assert weights.read_bytes() == hub.content("pytorch_model.bin")
     ranges = [asked for _, path, asked in hub.asked if path.endswith("pytorch_model.bin") and asked]
     assert ranges == ["bytes=10485760-"], hub.asked
+
+
+def test_what_a_killed_process_had_fetched_is_not_fetched_again(hub: Hub, tmp_path: Path) -> None:
+    hub.padding, hub.break_after, hub.stall = 30_000_000, 25_000_000, True
+    first = subprocess.Popen([sys.executable, "-c", FETCH], cwd=HOUSE, env=given(hub, tmp_path), stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and sum(part.stat().st_size for part in tmp_path.rglob("*.part")) < 20_000_000:
+        time.sleep(0.05)
+    first.kill()
+    first.communicate()
+    done = fetch(hub, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (Path(done.stdout.strip()) / "pytorch_model.bin").read_bytes() == hub.content("pytorch_model.bin")
+    [again] = [asked for _, path, asked in hub.asked if path.endswith("pytorch_model.bin") and asked]
+    assert again is not None
+    assert int(again.removeprefix("bytes=").rstrip("-")) >= 20_000_000
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_weights_that_came_damaged_are_not_kept(hub: Hub, tmp_path: Path) -> None:
+    hub.padding, hub.damaged = 30_000_000, True
+    done = fetch(hub, tmp_path)
+    assert "came damaged" in done.stderr
+    assert not list(tmp_path.rglob("*.part"))
+    hub.damaged = False
+    assert fetch(hub, tmp_path).returncode == 0
+
+
+def test_weights_that_are_not_the_pinned_ones_are_not_even_fetched(hub: Hub, tmp_path: Path) -> None:
+    call = [sys.executable, "-m", "model_layer", "build", "bge-m3", "--cl100k", "none", "--out", str(tmp_path / "never")]
+    done = subprocess.run(call, cwd=HOUSE, env=given(hub, tmp_path), capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert f"the catalog pins {ORIGIN.files['pytorch_model.bin']}: it was not fetched." in done.stderr
+    assert not [path for method, path, _ in hub.asked if method == "GET" and path.endswith("pytorch_model.bin")]
 
 
 @pytest.mark.parametrize(
