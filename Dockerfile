@@ -13,10 +13,13 @@ COPY handler/__init__.py handler/
 COPY handler/engine/__init__.py handler/engine/manifest.py handler/engine/
 COPY model_layer/ model_layer/
 ARG MODEL=all-minilm-l6-v2
+ARG PRECISION=int8
 ARG CL100K=litellm
 # A layer that was built outside lies in model_layer/out/ and is taken as it is. Modes are set here and not in the image:
 # there a chmod would store every weight a second time.
-RUN python -m model_layer build "$MODEL" --cl100k "$CL100K" --if-absent && mv "model_layer/out/$MODEL" /layer && chmod -R a+rX /layer
+RUN case "$PRECISION" in int8) name="$MODEL" ;; *) name="$MODEL-$PRECISION" ;; esac && \
+    python -m model_layer build "$MODEL" --precision "$PRECISION" --cl100k "$CL100K" --if-absent && \
+    mv "model_layer/out/$name" /layer && chmod -R a+rX /layer
 
 FROM public.ecr.aws/lambda/python:3.13 AS cpu
 WORKDIR ${LAMBDA_TASK_ROOT}

@@ -39,7 +39,12 @@ def _parser() -> argparse.ArgumentParser:
     make = calls.add_parser("build", help="make the layer of a model")
     make.set_defaults(call=_build)
     make.add_argument("model", choices=sorted(MODELS))
-    make.add_argument("--precision", choices=("int8", "fp32"), default="int8")
+    make.add_argument(
+        "--precision",
+        choices=build.PRECISIONS,
+        default="int8",
+        help="mixed: int8, but as few matrices in float32 as make it exact enough, by measurement (default int8)",
+    )
     make.add_argument("--layers", type=_positive, metavar="N", help="a shallower one, of a seeded model")
     make.add_argument("--from", dest="local", type=Path, metavar="DIR", help="the model's files, instead of a download")
     make.add_argument(
@@ -130,6 +135,7 @@ def _inspect(asked: argparse.Namespace) -> int:
         "context": f"{facts.context} tokens, {facts.content_tokens} of text",
         "outputs": ", ".join(facts.outputs),
         "precision": f"{facts.precision} for {facts.target}: {_parity(facts.parity)}",
+        "in float32": ", ".join(facts.float32) or ("all" if facts.precision == "fp32" else "no matrix"),
         "machines": f"x86-64, {facts.target}"
         + (f" with {', '.join(facts.cpu)}" if facts.cpu else ", any vector width"),
         "made": f"{made} with onnxruntime {facts.onnxruntime}",

@@ -4,6 +4,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,12 @@ from handler.engine import manifest
 from model_layer import cl100k, graph, heads, run, smoothing, verify
 from model_layer.catalog import Model
 from model_layer.checkpoint import SourceError
+from model_layer.mixed import Bench, needed
+from model_layer.run import Outputs
 from model_layer.sources import Provenance, Source, layer_prefix, shapes
 from model_layer.tokenizer import TokenizerError, layer_form
 
+PRECISIONS = ("int8", "mixed", "fp32")
 _NAMES = {
     manifest.NAME,
     manifest.GRAPH,
@@ -42,7 +46,7 @@ def is_complete(folder: Path, model: Model, precision: str, *, with_cl100k: bool
         return False
     if with_cl100k and cl100k.FILE not in facts.files:
         return False
-    wanted = (model.id, model.revision, model.geometry.layers, precision)
+    wanted = (model.id, model.revision, model.geometry.layers, "fp32" if precision == "fp32" else "int8")
     return (facts.id, facts.revision, facts.layers, facts.precision) == wanted
 
 
@@ -102,32 +106,24 @@ def _fill(
     except TokenizerError as error:
         raise SourceError(f"tokenizer.json cannot be used: {error}.") from None
     (layer / manifest.TOKENIZER).write_text(tokenizer.text, encoding="utf-8")
-    control = tokenizer.control_ids
     _check_unquantized(model)
     if model.heads:
         heads.write(source, model.geometry.hidden, layer)
 
-    int8, inputs = precision == "int8", verify.texts(model.verification)
+    inputs = verify.texts(model.verification)
     with tempfile.TemporaryDirectory(dir=layer.parent) as made:
-        unquantized = Path(made) if int8 else layer
+        unquantized = layer if precision == "fp32" else Path(made)
         _write(model, source, unquantized, None, progress)
         progress(f"vectors of {len(inputs)} texts")
-        reference = found = run.outputs(layer, inputs, control, unquantized)
-        if int8:
-            progress("ranges of the activations")
-            samples = verify.texts(model.calibration)
-            factors = smoothing.factors(source, model.geometry, unquantized, layer, samples)
-            _write(model, source, layer, factors, progress)
-            progress(f"vectors of {len(inputs)} texts, to compare")
-            found = run.outputs(layer, inputs, control)
-    if not np.isfinite(reference.dense).all():
-        raise BuildError(
-            f"{model.id} gives no finite vector for some texts: its weights are damaged. Fetch them again."
-        )
+        reference = found = run.outputs(layer, inputs, tokenizer.control_ids, unquantized)
+        if not np.isfinite(reference.dense).all():
+            raise BuildError(
+                f"{model.id} gives no finite vector for some texts: its weights are damaged. Fetch them again."
+            )
+        if precision != "fp32":
+            bench = Bench(layer, unquantized, inputs, reference, tokenizer.control_ids)
+            model, found = _quantize(model, source, bench, progress, mixed=precision == "mixed")
     verify.save_reference(layer / verify.REFERENCE, inputs, reference)
-    figures = verify.parity(found, reference)
-    if int8 and (short := list(verify.shortfalls(figures, model.thresholds))):
-        raise BuildError(f"{model.id} in {precision} is not exact enough: {'; '.join(short)}. --precision fp32 passes.")
 
     progress("SHA-256 of the files")
     files = {path.name: manifest.File(path.stat().st_size, manifest.sha256(path)) for path in sorted(layer.iterdir())}
@@ -144,24 +140,63 @@ def _fill(
         dimensions=model.geometry.hidden,
         context=model.context,
         special_tokens=tokenizer.special_tokens,
-        control_ids=control,
+        control_ids=tokenizer.control_ids,
         vocabulary=model.geometry.vocabulary,
         layers=model.geometry.layers,
         pooling=model.pooling,
         outputs=("dense", "token_states", *(("sparse", "multi_vector") if model.heads else ())),
-        precision=precision,
+        precision="fp32" if precision == "fp32" else "int8",
+        float32=() if precision == "fp32" else model.unquantized,
         target="cpu",
         onnxruntime=onnxruntime.__version__,
         cpu=(),
-        parity=figures,
+        parity=verify.parity(found, reference),
         files=files,
         sources=provenance.files,
         unpinned=provenance.unpinned,
     )
 
 
+def _quantize(
+    model: Model, source: Source, bench: Bench, progress: Callable[[str], None], *, mixed: bool
+) -> tuple[Model, Outputs]:
+    """Write the layer's encoder in int8; the model with the matrices that it leaves in float32, and its outputs.
+
+    Raises BuildError where it is not exact enough: if `mixed`, with as few matrices in float32 as make it so.
+    """
+    progress("ranges of the activations")
+    samples = verify.texts(model.calibration)
+    factors = smoothing.factors(source, model.geometry, bench.unquantized, bench.layer, samples)
+
+    def measured(variant: Model) -> tuple[Outputs, list[str]]:
+        _write(variant, source, bench.layer, factors, progress)
+        progress(f"vectors of {len(bench.inputs)} texts, to compare")
+        found = bench.outputs()
+        return found, bench.shortfalls(found, model.thresholds)
+
+    found, short = measured(model)
+    if not short:
+        return model, found
+    progress("not exact enough: what each matrix costs")
+    with tempfile.TemporaryDirectory(dir=bench.layer.parent) as folder:
+        hurt = needed(bench, model.thresholds, Path(folder), progress)
+    reason = f"{model.id} in int8 is not exact enough: {'; '.join(short)}."
+    if hurt is None:
+        raise BuildError(f"{reason} --precision fp32 passes.")
+    if not mixed:
+        raise BuildError(
+            f"{reason} --precision mixed passes, which leaves in float32 what hurts most ({', '.join(hurt)}); "
+            "--precision fp32 passes."
+        )
+    model = replace(model, unquantized=(*model.unquantized, *hurt))
+    found, short = measured(model)
+    if short:  # the variant that was tried is the same graph
+        raise BuildError(f"{model.id} with {', '.join(hurt)} in float32 passed and does not pass: {'; '.join(short)}.")
+    return model, found
+
+
 def _check_unquantized(model: Model) -> None:
-    matrices = {
+    matrices = {graph.WORDS, graph.POSITIONS} | {
         prefix + part.removesuffix(".weight")
         for prefix in map(layer_prefix, range(model.geometry.layers))
         for part, shape in shapes(model.geometry).items()

@@ -79,8 +79,8 @@ class Model:
     calibration: Texts  # run through the unquantized graph to measure the widths of channels
     verification: Texts  # compared with the unquantized graph
     thresholds: Thresholds
-    unquantized: tuple[str, ...] = ()  # matrices that hurt in int8, by measurement: they stay in float32,
-    # and with one of query, key and value the other two, which read the same
+    unquantized: tuple[str, ...] = ()  # matrices and tables that hurt in int8, by measurement (--precision mixed): they
+    # stay in float32, and with one of query, key and value the other two, which read the same
 
     def with_layers(self, layers: int) -> "Model":
         return replace(self, geometry=replace(self.geometry, layers=layers))

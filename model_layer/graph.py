@@ -21,6 +21,8 @@ from model_layer.catalog import Model
 from model_layer.sources import Source, layer_prefix, shapes
 from model_layer.writer import MICROSOFT, Writer
 
+WORDS, POSITIONS = "word_embeddings", "position_embeddings"
+
 # By a matrix's name: what its input channels are divided by before they are quantized, float32 [channels].
 Factors = Mapping[str, npt.NDArray[np.float32]]
 
@@ -63,13 +65,13 @@ class _Encoder:
     def embeddings(self) -> str:
         """Rows of words and of positions, the first token type folded into the latter, summed and normalized."""
         graph, shape = self.graph, self.geometry
-        words = self._table("word_embeddings", shape.vocabulary)
+        words = self._table(WORDS, shape.vocabulary)
         word_rows = self._rows(words, lambda table: graph.op("Gather", table, "input_ids"))
 
         first = graph.constant("first_position", [shape.first_position])
         tokens = graph.op("Shape", "input_ids", start=1, end=2)
         end, axis = graph.op("Add", tokens, first), graph.constant("row_axis", [0])
-        positions = self._table("position_embeddings", shape.positions)
+        positions = self._table(POSITIONS, shape.positions)
         position_rows = self._rows(positions, lambda table: graph.op("Slice", table, first, end, axis))
         return self._norm(graph.op("Add", word_rows, position_rows), "embeddings.LayerNorm")
 
@@ -100,17 +102,17 @@ class _Encoder:
         """Names of a table's arrays: float32 rows, or int8 rows and their scales."""
         hidden, graph = self.geometry.hidden, self.graph
         table = self.source.tensor(f"embeddings.{name}.weight", rows, hidden)
-        if name == "position_embeddings":
+        if name == POSITIONS:
             kinds = self.geometry.token_types
             table = table + self.source.tensor("embeddings.token_type_embeddings.weight", kinds, hidden)[0]
-        if not self.int8:
+        if not self.int8 or name in self._unquantized:
             return [graph.weight(name, table)]
         values, scales = quantize.table(table)
         return [graph.weight(name, values), graph.weight(f"{name}.scale", scales)]
 
     def _rows(self, table: list[str], pick: Callable[[str], str]) -> str:
         rows = pick(table[0])
-        if not self.int8:
+        if len(table) == 1:
             return rows
         return self.graph.op("Mul", self.graph.op("Cast", rows, to=TensorProto.FLOAT), pick(table[1]))
 

@@ -1,18 +1,18 @@
 """A repository of the Hugging Face hub at a pinned revision, fetched with the hub's own client.
 
-Its settings apply: HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE, HF_HOME (where it keeps what it has fetched). The client takes
-up a broken connection where it stopped, but of a process that ends it keeps whole files alone; so the weights, which are
-nearly all there is to fetch, are brought into its cache here and go on wherever any earlier process stopped. Progress is
+Its settings apply: HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE, HF_HOME (where it keeps what it has fetched). The client
+takes up a broken connection where it stopped, but of a process that ends it keeps whole files alone; so the weights,
+nearly all there is to fetch, are brought into its cache here and go on where any earlier process stopped. Progress is
 shown with size and rate.
 """
 
+import fcntl
 import re
 from pathlib import Path
 
 from handler.engine.manifest import sha256
 from model_layer.catalog import Repository
 from model_layer.checkpoint import TORCH, SourceError
-
 
 _SHA256 = re.compile("[0-9a-f]{64}")
 
@@ -38,35 +38,36 @@ def fetch(repository: Repository) -> Path:
 
 def _resume(repository: Repository, name: str) -> None:
     """Have a file in the client's cache, as the blob that it looks for before it downloads."""
-    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub import constants, get_hf_file_metadata, get_token, hf_hub_url, try_to_load_from_cache
     from huggingface_hub.file_download import http_get, repo_folder_name
-    from huggingface_hub.utils import WeakFileLock, build_hf_headers
 
     if isinstance(try_to_load_from_cache(repository.id, name, revision=repository.revision), str):
         return
     url = hf_hub_url(repository.id, name, revision=repository.revision)
     facts = get_hf_file_metadata(url)
-    if facts.size is None or not _SHA256.fullmatch(facts.etag or ""):
+    if facts.size is None or facts.etag is None or not _SHA256.fullmatch(facts.etag):
         return  # no hub of the usual kind, whose etag of a large file is its SHA-256: the client's own way is left
     if (pin := repository.files[name]) not in (None, facts.etag):
         raise SourceError(f"{url} has SHA-256 {facts.etag}, the catalog pins {pin}: it was not fetched.")
     blobs = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=repository.id, repo_type="model"), "blobs")
     blobs.mkdir(parents=True, exist_ok=True)
     blob, part = blobs / facts.etag, blobs / f"{facts.etag}.part"
-    with WeakFileLock(blobs / f"{facts.etag}.lock"):  # two builds at once fetch it once
+    with part.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # of several builds at once, one fetches
         if blob.exists():
             return
-        with part.open("ab") as file:
-            if file.tell() > facts.size:
-                file.truncate(0)
-            http_get(
-                url,
-                file,
-                resume_size=file.tell(),
-                headers=build_hf_headers(),
-                expected_size=facts.size,
-                displayed_filename=name,
-            )
+        if file.tell() > facts.size:
+            file.truncate(0)
+        headers = {"authorization": f"Bearer {token}"} if (token := get_token()) else {}
+        http_get(
+            url,
+            file,
+            resume_size=file.tell(),
+            headers=headers,
+            expected_size=facts.size,
+            displayed_filename=name,
+        )
+        file.flush()
         if (found := sha256(part)) != facts.etag:
             part.unlink()
             raise SourceError(f"{url} came damaged (SHA-256 {found}, announced {facts.etag}). Try again.")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 NAME = "manifest.json"
-FORMAT = 2
+FORMAT = 3
 GRAPH, WEIGHTS, TOKENIZER = "model.onnx", "weights.bin", "tokenizer.json"
 
 
@@ -49,6 +49,7 @@ class Manifest:
     pooling: str  # "cls" or "mean"
     outputs: tuple[str, ...]  # "dense" and what else can be fetched
     precision: str  # "int8" or "fp32"
+    float32: tuple[str, ...]  # matrices of an int8 layer that are left in float32
     target: str  # "cpu"
     onnxruntime: str  # version it was verified with
     cpu: tuple[str, ...]  # CPU features that saved prepacked weights need; empty without any
@@ -81,7 +82,7 @@ def load(folder: Path) -> Manifest:
         raise LayerError(f"{folder} has not the layer format {FORMAT}, which this version reads. Build it again.")
     try:
         values["files"] = {name: File(**file) for name, file in values["files"].items()}
-        for name in ("aliases", "outputs", "cpu", "unpinned", "control_ids"):
+        for name in ("aliases", "outputs", "float32", "cpu", "unpinned", "control_ids"):
             values[name] = tuple(values[name])
         return Manifest(**values)
     except (TypeError, KeyError, AttributeError) as error:

@@ -179,7 +179,17 @@ def test_weights_that_came_damaged_are_not_kept(hub: Hub, tmp_path: Path) -> Non
 
 
 def test_weights_that_are_not_the_pinned_ones_are_not_even_fetched(hub: Hub, tmp_path: Path) -> None:
-    call = [sys.executable, "-m", "model_layer", "build", "bge-m3", "--cl100k", "none", "--out", str(tmp_path / "never")]
+    call = [
+        sys.executable,
+        "-m",
+        "model_layer",
+        "build",
+        "bge-m3",
+        "--cl100k",
+        "none",
+        "--out",
+        str(tmp_path / "never"),
+    ]
     done = subprocess.run(call, cwd=HOUSE, env=given(hub, tmp_path), capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
