@@ -8,8 +8,8 @@ import onnx
 import pytest
 from tokenizers import Tokenizer
 
-from model_layer import run, xlmr
-from model_layer.catalog import MODELS
+from model_layer import run, verify, xlmr
+from model_layer.catalog import MODELS, Texts
 from model_layer.sources import Seeded
 
 LINES = (Path(__file__).parent / "scripts.txt").read_text(encoding="utf-8").splitlines()
@@ -75,6 +75,15 @@ def test_pieces_stand_at_xlm_rs_ids(tokenizer: Tokenizer) -> None:
     assert tokenizer.get_vocab_size() == 250_002
     assert tokenizer.encode("the quick brown fox", add_special_tokens=False).ids == [70, 63773, 119455, 6, 147797]
     assert tokenizer.encode("a", add_special_tokens=True).ids[::2] == [0, 2]
+
+
+@pytest.mark.parametrize("name", ["calibration", "verification"])
+def test_bge_m3s_texts_reach_from_a_few_tokens_to_two_thousand(seeded: Path, name: str) -> None:
+    texts: Texts = getattr(MODELS["bge-m3"], name)
+    lengths = sorted(ids.shape[1] - 2 for ids in run.token_ids(seeded, verify.texts(texts)))
+    assert lengths[0] <= 8
+    assert 1900 <= lengths[-1] <= 2000
+    assert sum(length >= 500 for length in lengths) >= 6
 
 
 def test_ids_agree_with_blingfires_compiled_automaton_of_xlm_r(tokenizer: Tokenizer) -> None:
