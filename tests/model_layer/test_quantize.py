@@ -58,20 +58,41 @@ def test_the_scale_is_no_coarser_than_that_asks_for(minilm: Path) -> None:
     assert min(fullest) >= 126
 
 
-@pytest.mark.skipif(
+needs_qemu = pytest.mark.skipif(
     not shutil.which("qemu-x86_64"), reason="Debian's qemu-user, which emulates the processor, is absent"
 )
+HASWELL = ("qemu-x86_64", "-cpu", "Haswell")  # AVX2, neither AVX-512 nor VNNI
+
+
+def run_on(processor: tuple[str, ...], code: str, *arguments: Path) -> None:
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(HOUSE), *filter(None, sys.path)])}
+    call = [*processor, os.path.realpath(sys.executable), "-c", code, *map(str, arguments)]
+    subprocess.run(call, cwd=HOUSE, env=env, check=True, capture_output=True)
+
+
+@needs_qemu
 def test_a_processor_with_avx2_alone_gives_the_same_vectors(minilm: Path, tmp_path: Path) -> None:
-    """Under qemu as a Haswell. Float kernels differ between processors, so that a last bit may round elsewhere."""
+    """Float kernels differ between processors, so that a last bit may round elsewhere."""
     code = (
         "import sys, numpy; from pathlib import Path; from model_layer import run, verify;"
         "from model_layer.catalog import Texts; texts = verify.texts(Texts(('pairs',), 6));"
         "numpy.save(sys.argv[2], run.embed(Path(sys.argv[1]), texts))"
     )
-    python = os.path.realpath(sys.executable)
-    env = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    for name, emulator in {"here": [], "haswell": ["qemu-x86_64", "-cpu", "Haswell"]}.items():
-        call = [*emulator, python, "-c", code, str(minilm), str(tmp_path / f"{name}.npy")]
-        subprocess.run(call, cwd=HOUSE, env=env, check=True, capture_output=True)
+    for name, processor in {"here": (), "haswell": HASWELL}.items():
+        run_on(processor, code, minilm, tmp_path / f"{name}.npy")
     here, haswell = (np.load(tmp_path / f"{name}.npy") for name in ("here", "haswell"))
     assert np.einsum("ij,ij->i", here, haswell).min() >= 0.999, "8-bit weights with overflow gave 0.992"
+
+
+@needs_qemu
+def test_a_processor_with_avx2_alone_builds_the_same_layer(tmp_path: Path) -> None:
+    """But for the reference's float vectors, whose last bits are the processor's own."""
+    code = (
+        "import sys; from pathlib import Path; from tests.model_layer.test_bge_m3 import REFERENCE, SMALL, make;"
+        "from dataclasses import replace; from model_layer.catalog import Thresholds;"
+        "make(REFERENCE, Path(sys.argv[1]), 'int8', replace(SMALL, thresholds=Thresholds(0.5, 0.1, None, None)))"
+    )
+    for name, processor in {"here": (), "haswell": HASWELL}.items():
+        run_on(processor, code, tmp_path / name)
+    for name in ("model.onnx", "weights.bin", "heads.onnx", "heads.bin", "tokenizer.json"):
+        assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "haswell" / name).read_bytes(), name
