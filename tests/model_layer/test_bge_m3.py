@@ -84,9 +84,24 @@ def test_all_three_outputs_agree_with_torch(layer: Path, reference: dict[str, An
     assert np.abs(rows[-1] - reference[f"{index}.last_row"]).max() < 1e-4
 
 
+def test_a_text_that_was_padded_there_has_the_vector_it_has_here_without(
+    layer: Path, reference: dict[str, Any]
+) -> None:
+    """Positions do not count padding, and nothing attends to it."""
+    padded = reference["padded"]
+    assert len({len(reference[f"{index}.ids"]) for index in range(len(padded))}) > 5
+    for index, theirs in enumerate(padded):
+        assert np.abs(ours(layer, reference[f"{index}.ids"])[0] - theirs).max() < 1e-4
+
+
+def test_the_references_have_terms_to_compare(reference: dict[str, Any]) -> None:
+    counts = [len(run.terms(reference[f"{i}.ids"], reference[f"{i}.sparse"], (0, 1, 2, 3))) for i in range(9)]
+    assert sum(count >= 5 for count in counts) >= 5, counts
+
+
 @pytest.mark.skipif(
     not os.environ.get("TORCH_PYTHON"),
-    reason="TORCH_PYTHON names no interpreter with torch, transformers and blingfire",
+    reason="TORCH_PYTHON names no interpreter with torch, transformers, blingfire and sentencepiece",
 )
 def test_torch_and_transformers_make_these_files_and_answers_anew(tmp_path: Path, reference: dict[str, Any]) -> None:
     call = [os.environ["TORCH_PYTHON"], "tests/reference/make_bge_m3.py", str(tmp_path)]
@@ -159,6 +174,11 @@ def corpus() -> list[str]:
 def test_the_layers_tokenizer_gives_the_published_ones_ids() -> None:
     published = (REFERENCE / "tokenizer.json").read_text(encoding="utf-8")
     ours, theirs = Tokenizer.from_str(layer_form(published, 4001).text), Tokenizer.from_str(published)
+    assert json.loads(published)["normalizer"]["normalizers"][0]["type"] == "Precompiled", "sentencepiece's own"
+    assert theirs.padding
+    assert theirs.truncation
+    theirs.no_padding()
+    theirs.no_truncation()
     texts = corpus()
     assert len(texts) > 20_000
     pairs = zip(texts, ours.encode_batch_fast(texts), theirs.encode_batch_fast(texts), strict=True)
