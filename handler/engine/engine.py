@@ -3,15 +3,17 @@
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
 
 from handler.engine import cpu
 from handler.engine.layer import Layer
-from handler.engine.session import Session, open_session
+from handler.engine.pace import Pace
+from handler.engine.session import RunOptions, Session, open_session, run_options
 from handler.engine.tokens import Tokens
 from handler.settings import Settings
 
@@ -28,11 +30,15 @@ class NonFiniteVectorError(Exception):
         self.index = index
 
 
+class DeadlineError(Exception):
+    """The deadline came before all texts were encoded; what was running has been stopped."""
+
+
 class Engine:
     """A loaded layer. Its methods may be called from many threads; runs take turns, a text each, on all cores."""
 
     def __init__(self, tokens: Tokens, session: Session, dimensions: int) -> None:
-        self.tokens, self.dimensions = tokens, dimensions
+        self.tokens, self.dimensions, self.pace = tokens, dimensions, Pace(dimensions)
         self._session = session
         self._turn = threading.Lock()
 
@@ -50,6 +56,7 @@ class Engine:
         opened = time.perf_counter()
         engine = cls(tokens, session, layer.manifest.dimensions)
         engine.encode(tokens.encode(["warm"]))
+        engine.pace = Pace(engine.dimensions)  # the first run is like no other
         log.info(
             "loaded %s: tokenizer %.0f ms, session %.0f ms, first run %.0f ms, %d threads of %.2f vCPU",
             layer.manifest.id,
@@ -61,16 +68,58 @@ class Engine:
         )
         return engine
 
-    def encode(self, ids: Sequence[Sequence[int]]) -> Matrix:
+    def encode(self, ids: Sequence[Sequence[int]], deadline: float | None = None) -> Matrix:
         """float32 [len(ids), dimensions], L2-normalized, in the order of `ids` (special tokens included).
 
-        Raises NonFiniteVectorError before anything else is done with such a vector.
+        Raises NonFiniteVectorError before anything else is done with such a vector, and DeadlineError where
+        `deadline`, a time of time.monotonic(), comes first.
         """
         vectors = np.empty((len(ids), self.dimensions), np.float32)
-        for index, tokens in enumerate(ids):
-            feed = {"input_ids": np.array([tokens], np.int64)}
-            with self._turn:  # a run has all cores; another caller's text comes next
-                vectors[index] = self._session.run(["dense"], feed)[0][0]
-            if not np.isfinite(vectors[index]).all():
-                raise NonFiniteVectorError(index)
+        with _stop(deadline) as stop:
+            for index, tokens in enumerate(ids):
+                feed = {"input_ids": np.array([tokens], np.int64)}
+                with self._my_turn(deadline):
+                    start = time.perf_counter()
+                    vectors[index] = self._run(feed, stop)
+                    self.pace.measured(self.pace.cost([len(tokens)]), time.perf_counter() - start)
+                if not np.isfinite(vectors[index]).all():
+                    raise NonFiniteVectorError(index)
         return vectors
+
+    def _run(self, feed: dict[str, npt.NDArray[np.int64]], stop: RunOptions | None) -> npt.NDArray[np.float32]:
+        if stop is not None and stop.terminate:
+            raise DeadlineError
+        try:
+            vectors = self._session.run(["dense"], feed, stop)[0]
+        except Exception:  # onnxruntime's own exceptions have no common base
+            if stop is not None and stop.terminate:
+                raise DeadlineError from None
+            raise
+        vector: npt.NDArray[np.float32] = vectors[0]
+        return vector
+
+    @contextmanager
+    def _my_turn(self, deadline: float | None) -> Iterator[None]:
+        """A run has all cores; another caller's text comes next."""
+        if not self._turn.acquire(timeout=-1 if deadline is None else max(0.0, deadline - time.monotonic())):
+            raise DeadlineError
+        try:
+            yield
+        finally:
+            self._turn.release()
+
+
+@contextmanager
+def _stop(deadline: float | None) -> Iterator[RunOptions | None]:
+    """Options for runs that end at the deadline; None for none."""
+    if deadline is None:
+        yield None
+        return
+    options = run_options()
+    timer = threading.Timer(max(0.0, deadline - time.monotonic()), setattr, (options, "terminate", True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield options
+    finally:
+        timer.cancel()

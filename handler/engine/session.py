@@ -10,8 +10,14 @@ import numpy.typing as npt
 from handler.engine.manifest import GRAPH, LayerError
 
 
+class RunOptions(Protocol):
+    terminate: bool  # set while a run is under way, it ends it with an exception
+
+
 class Session(Protocol):
-    def run(self, outputs: list[str], feed: dict[str, npt.NDArray[np.int64]], /) -> list[npt.NDArray[np.float32]]: ...
+    def run(
+        self, outputs: list[str], feed: dict[str, npt.NDArray[np.int64]], options: RunOptions | None = None, /
+    ) -> list[npt.NDArray[np.float32]]: ...
 
 
 def open_session(layer: Path, threads: int, *, spin: bool) -> Session:
@@ -41,3 +47,10 @@ def open_session(layer: Path, threads: int, *, spin: bool) -> Session:
     except Exception as error:  # onnxruntime's own exceptions have no common base
         raise LayerError(f"onnxruntime {onnxruntime.__version__} cannot load {layer / GRAPH}: {error}") from None
     return session
+
+
+def run_options() -> RunOptions:
+    import onnxruntime
+
+    options: RunOptions = onnxruntime.RunOptions()
+    return options

@@ -2,13 +2,15 @@ import random
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from handler.engine.engine import Engine, NonFiniteVectorError
+from handler.engine.engine import DeadlineError, Engine, NonFiniteVectorError
 from handler.engine.layer import open_layer
 from handler.settings import Settings
 from tests.engine.conftest import load
@@ -70,7 +72,9 @@ class Session:
     def __init__(self, *values: float) -> None:
         self.values = iter(values)
 
-    def run(self, outputs: list[str], feed: dict[str, npt.NDArray[np.int64]], /) -> list[npt.NDArray[np.float32]]:
+    def run(
+        self, outputs: list[str], feed: dict[str, npt.NDArray[np.int64]], _options: Any = None, /
+    ) -> list[npt.NDArray[np.float32]]:
         assert outputs == ["dense"]
         assert feed["input_ids"].shape[0] == 1, "one text a run"
         return [np.array([[1.0, next(self.values)]], np.float32)]
@@ -84,16 +88,67 @@ def test_a_non_finite_vector_never_leaves(engine: Engine, bad: float) -> None:
     assert caught.value.index == 1
 
 
+@pytest.fixture(scope="module")
+def slow(seeded: Path) -> Engine:
+    """bge-m3's geometry at two layers: 8,192 tokens take seconds."""
+    return load(seeded)
+
+
+LONG = [0, *range(10, 8200), 2]
+
+
+def test_at_the_deadline_a_run_is_stopped_and_the_next_one_is_whole(slow: Engine) -> None:
+    expected = slow.encode([[0, 70, 2]])
+    slow.encode([LONG[:100]])
+    with pytest.raises(DeadlineError):
+        slow.encode([LONG], time.monotonic() + slow.pace.seconds(slow.pace.cost([len(LONG)])) / 8)
+    assert slow.encode([[0, 70, 2]], time.monotonic() + 60).tobytes() == expected.tobytes()
+
+
+def test_after_the_deadline_no_further_text_is_begun(engine: Engine) -> None:
+    class Waiting(Session):
+        def run(self, outputs: list[str], feed: Any, options: Any = None, /) -> list[npt.NDArray[np.float32]]:
+            time.sleep(0.05)
+            return super().run(outputs, feed, options)
+
+    session = Waiting(*[0.5] * 100)
+    with pytest.raises(DeadlineError):
+        Engine(engine.tokens, session, 2).encode([[1]] * 100, time.monotonic() + 0.2)
+    assert len(list(session.values)) > 50
+
+
+def test_at_the_deadline_nobody_waits_for_a_turn_any_longer(slow: Engine) -> None:
+    other = threading.Thread(target=slow.encode, args=([LONG],))
+    other.start()
+    time.sleep(0.1)
+    start = time.monotonic()
+    with pytest.raises(DeadlineError):
+        slow.encode([[0, 70, 2]], start + 0.1)
+    assert other.is_alive()
+    assert time.monotonic() - start < 0.5
+    other.join()
+
+
+def test_the_pace_is_that_of_the_runs(slow: Engine) -> None:
+    """Of long texts as of short ones, attention included, to a factor that a noisy machine makes."""
+    for ids in ([LONG[:512]] * 4, [LONG[:32]] * 20, [LONG[:4000]]):
+        cost = slow.pace.cost(map(len, ids))
+        expected = slow.pace.seconds(cost)
+        start = time.monotonic()
+        slow.encode(ids)
+        assert 1 / 4 < (time.monotonic() - start) / expected < 4
+
+
 def test_inputs_of_8192_tokens_stay_within_the_stated_memory(seeded: Path) -> None:
     """At two layers, whose activations are as large as 24 layers' (each layer's are freed for the next)."""
     code = """
-import numpy, resource
+import numpy
 from tests.engine.conftest import load
 engine = load(__import__("pathlib").Path(LAYER))
 ids = [0, *numpy.random.default_rng(1).integers(10, 250000, 8190).tolist(), 2]
 vector = engine.encode([ids])[0]
 assert abs(numpy.linalg.norm(vector) - 1) < 1e-5
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]))
 """.replace("LAYER", repr(str(seeded)))
     house = Path(__file__).resolve().parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=house, capture_output=True, text=True, check=False)

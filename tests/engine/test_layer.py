@@ -62,7 +62,7 @@ def test_a_changed_byte_is_refused_where_hashes_are_asked_for(layer: Path) -> No
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"format": 1}, "has not the layer format 2"),
+        ({"format": 1}, f"has not the layer format {manifest.FORMAT}"),
         ({"target": "cuda"}, "is for cuda, this function serves cpu layers"),
         ({"surprise": 1}, "is not a manifest"),
         ({"files": 3}, "is not a manifest"),

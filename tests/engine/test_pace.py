@@ -1,0 +1,35 @@
+import pytest
+
+from handler.engine.pace import Pace
+
+
+def test_nothing_is_known_before_anything_was_measured() -> None:
+    pace = Pace(1024)
+    assert pace.seconds(1e9) == 0
+    assert pace.take(1e9, 0) is None, "and so nothing is refused"
+
+
+def test_a_tokens_cost_grows_with_its_company_and_a_run_costs_something_itself() -> None:
+    pace = Pace(1024)
+    assert pace.cost([512, 512]) == 2 * pace.cost([512])
+    assert 4 < pace.cost([8192]) / (16 * pace.cost([512])) < 5, "671 tokens a second at 512 and 152 at 8,192"
+    assert pace.cost([8] * 16) > 2 * pace.cost([128])
+
+
+def test_the_rate_follows_what_is_measured() -> None:
+    pace = Pace(1024)
+    pace.measured(1000, 1)
+    assert pace.seconds(500) == pytest.approx(0.5)
+    for _ in range(300):
+        pace.measured(1000, 4)
+    assert pace.seconds(500) == pytest.approx(2, rel=0.01)
+
+
+def test_work_is_taken_while_what_is_ahead_of_it_may_be_waited_for() -> None:
+    pace = Pace(1024)
+    pace.measured(1000, 1)
+    assert pace.take(5000, 3) is None, "however much it is itself"
+    assert pace.take(10, 3) == pytest.approx(5)
+    assert pace.take(10, 6) is None
+    pace.give_back(5000)
+    assert pace.take(10, 3) is None
