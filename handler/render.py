@@ -8,6 +8,11 @@ import numpy.typing as npt
 import orjson
 
 
+def result(url: str, expires_at: int) -> bytes:
+    """The JSON body beside a redirect to an answer that lies elsewhere."""
+    return orjson.dumps({"object": "embedding.result", "url": url, "expires_at": expires_at})
+
+
 def embeddings(vectors: npt.NDArray[np.float32], encoding_format: str, model: str, prompt_tokens: int) -> bytes:
     """The JSON body of a list of embeddings.
 

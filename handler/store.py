@@ -7,17 +7,20 @@ from typing import TYPE_CHECKING
 from handler import settings
 
 if TYPE_CHECKING:
+    from botocore.config import Config
     from types_boto3_dynamodb import DynamoDBClient
+    from types_boto3_s3 import S3Client
 
 # A request waits at most this long for a table: two attempts of a second each, and botocore's pause between them.
 TIMEOUT_S = 1.0
 _ATTEMPTS = 2
+_OBJECT_S = 20.0  # an object of 30 MB may take longer than a record
 
 _making = threading.Lock()
 
 
 class StoreUnavailableError(Exception):
-    """DynamoDB did not answer, or answered with an error of its own, after all attempts."""
+    """DynamoDB or S3 did not answer, or answered with an error of its own, after all attempts."""
 
 
 def dynamodb() -> "DynamoDBClient":
@@ -29,19 +32,47 @@ def dynamodb() -> "DynamoDBClient":
 @cache
 def _dynamodb() -> "DynamoDBClient":
     import boto3
+
+    return boto3.client("dynamodb", region_name=settings.read().aws_region or None, config=_config(TIMEOUT_S))
+
+
+def s3() -> "S3Client":
+    """The process's S3 client, as `dynamodb()`; made when an answer or a batch first needs it."""
+    with _making:
+        return _s3()
+
+
+@cache
+def _s3() -> "S3Client":
+    import boto3
     from botocore.config import Config
 
-    config = Config(
+    config = settings.read()
+    # A bucket's own host name in its own Region: that of no other keeps a presigned address from being redirected.
+    # A stand-in for AWS has one host name for all of them.
+    ours = Config(
+        signature_version="s3v4",
+        s3={
+            "addressing_style": "path" if config.aws_endpoint_url else "virtual",
+            "us_east_1_regional_endpoint": "regional",
+        },
+    )
+    return boto3.client("s3", region_name=config.aws_region or None, config=_config(_OBJECT_S).merge(ours))
+
+
+def _config(read_s: float) -> "Config":
+    from botocore.config import Config
+
+    return Config(
         connect_timeout=TIMEOUT_S,
-        read_timeout=TIMEOUT_S,
+        read_timeout=read_s,
         retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
         tcp_keepalive=True,  # a frozen environment's idle connection is noticed sooner
         max_pool_connections=64,
     )
-    return boto3.client("dynamodb", region_name=settings.read().aws_region or None, config=config)
 
 
-def reason(error: Exception, table: str) -> str:
-    """An error of botocore's for the log: the service's code where it has one, and the table; no values."""
+def reason(error: Exception, place: str) -> str:
+    """An error of botocore's for the log: the service's code where it has one, and the table or bucket; no values."""
     response = getattr(error, "response", None) or {}
-    return f"{response.get('Error', {}).get('Code') or type(error).__name__} on table {table}"
+    return f"{response.get('Error', {}).get('Code') or type(error).__name__} on {place}"

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from handler.results import PREFIX
 from handler.settings import Settings
 from model_layer.catalog import MODELS
 from tests.stack import cloudformation
@@ -104,13 +105,15 @@ def test_the_function_has_exactly_the_rights_it_uses(resources: dict[str, Any]) 
     assert resources["Embed"]["Properties"]["Role"] == {"Fn::GetAtt": ["EmbedRole", "Arn"]}
     assert "ManagedPolicyArns" not in role
     assert list(of_type(resources, "AWS::IAM::Role")) == ["EmbedRole"]
-    assert not [name for name, each in resources.items() if "Policy" in each["Type"]]
+    assert [name for name, each in resources.items() if "Policy" in each["Type"]] == ["ResultsPolicy"]
     assert {each["Effect"] for each in statements} == {"Allow"}
     assert {
-        (action, each["Resource"]["Fn::GetAtt"][0], each["Resource"]["Fn::GetAtt"][1])
+        (action, *(each["Resource"].get("Fn::GetAtt") or [each["Resource"]["Fn::Sub"]]))
         for each in statements
         for action in listed(each["Action"])
     } == {
+        ("s3:PutObject", "${Results.Arn}/answers/*"),
+        ("s3:GetObject", "${Results.Arn}/answers/*"),
         ("dynamodb:GetItem", "Keys", "Arn"),
         ("dynamodb:PutItem", "Usage", "Arn"),
         ("dynamodb:GetItem", "Usage", "Arn"),
@@ -177,6 +180,19 @@ def test_the_tables_are_protected_from_deletion_unless_told_otherwise(
     assert {each["Properties"]["DeletionProtectionEnabled"] for each in tables.values()} == {protected}
 
 
+def test_the_bucket_of_large_answers_is_private_and_forgets_them(resources: dict[str, Any]) -> None:
+    [(name, bucket)] = of_type(resources, "AWS::S3::Bucket").items()
+    assert set(bucket["Properties"]["PublicAccessBlockConfiguration"].values()) == {True}
+    rules = {rule["Prefix"]: rule for rule in bucket["Properties"]["LifecycleConfiguration"]["Rules"]}
+    assert rules[PREFIX]["ExpirationInDays"] == 1
+    assert (bucket["DeletionPolicy"], bucket["UpdateReplacePolicy"]) == ("Retain", "Retain")
+    [policy] = of_type(resources, "AWS::S3::BucketPolicy").values()
+    [statement] = policy["Properties"]["PolicyDocument"]["Statement"]
+    assert (policy["Properties"]["Bucket"], statement["Effect"]) == ({"Ref": name}, "Deny")
+    assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+    assert resources["Embed"]["Properties"]["Environment"]["Variables"]["RESULTS_BUCKET"] == {"Ref": name}
+
+
 def test_nothing_has_a_fixed_name(resources: dict[str, Any]) -> None:
     fixed = {"TableName", "FunctionName", "RoleName", "LogGroupName", "Name"}
     own = {name: each for name, each in resources.items() if not each["Type"].startswith("AWS::Lambda::")}
@@ -239,4 +255,5 @@ def test_outputs_are_what_an_operator_needs_next(source: Template) -> None:
         "FunctionName": {"Ref": "Embed"},
         "KeysTable": {"Ref": "Keys"},
         "UsageTable": {"Ref": "Usage"},
+        "ResultsBucket": {"Ref": "Results"},
     }
