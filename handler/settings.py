@@ -39,6 +39,9 @@ class Settings:
     max_body_bytes: int = _setting(64 * MIB, "Largest request body that is read; a larger one is 413.")
     keys_table: str = _setting("", "DynamoDB table of API keys (SHA-256 of each). Required.")
     usage_table: str = _setting("", "DynamoDB table of usage records, the ledger. Required.")
+    limits_table: str = _setting(
+        "", "DynamoDB table of what keys with limits have used. Without it such keys get a 503, others are served."
+    )
     log_level: str = _setting("INFO", "Least severe log line that is written.", "DEBUG", "INFO", "WARNING", "ERROR")
     port: int = _setting(8080, "Port of the plain HTTP server (`handler/entry.sh` outside Lambda).")
     aws_lambda_runtime_api: str = _setting("", "Set by Lambda: present where the function runs under its runtime.")
