@@ -34,8 +34,9 @@ def service(minilm: Path, tables: Tables) -> Service:
     return made
 
 
-def client(service: Service, key: str) -> TestClient:
-    return TestClient(create_app(service), headers={"authorization": f"Bearer {key}"}, raise_server_exceptions=False)
+def client(service: Service, key: str, room: int | None = None) -> TestClient:
+    headers = {"authorization": f"Bearer {key}"}
+    return TestClient(create_app(service, room), headers=headers, raise_server_exceptions=False)
 
 
 @pytest.fixture
@@ -56,6 +57,14 @@ def test_what_is_refused_before_the_quota_touches_no_counter(http: TestClient, t
         http.get("/v1/embeddings"),
     ]
     assert [each.status_code for each in refused] == [400, 404, 400, 400, 400, 405]
+    assert tables.counters() == before
+
+
+def test_an_answer_that_would_not_fit_touches_no_counter(service: Service, tables: Tables) -> None:
+    before = tables.counters()
+    with client(service, tables.create_key("acct_limited", "inference", LIMITS), room=10_000) as http:
+        answer = http.post("/v1/embeddings", json=BODY | {"input": ["text"] * 50})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "response_too_large")
     assert tables.counters() == before
 
 
