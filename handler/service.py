@@ -27,7 +27,7 @@ RETRY_S = 2  # what a client is told while the model loads or a table is out of 
 
 @dataclass(frozen=True)
 class Answer:
-    """The bytes of the response body, what was billed for them, how long each part took, in ms, and headers."""
+    """The bytes of the response body, what was billed for them, each part's time in ms, and headers about limits."""
 
     body: bytes
     tokens: int

@@ -47,7 +47,9 @@ class Timed:
         return time.time() + float(self.ahead.read_text())
 
     def set_minute_to_end_in(self, seconds: float) -> None:
-        self.ahead.write_text(str(-(time.time() + seconds) % 60))
+        new = self.ahead.with_suffix(".new")
+        new.write_text(str(-(time.time() + seconds) % 60))
+        new.replace(self.ahead)  # whole, for whoever reads it now
 
 
 @pytest.fixture(scope="module", params=["function", "plain"])
