@@ -3,7 +3,6 @@
 The services run with a wall clock that the tests set, so that a minute ends when a test needs it to.
 """
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,32 +23,18 @@ from tests.stack.emulator import Emulator
 from tests.stack.frontdoor import FrontDoor
 from tests.stack.ministack import Tables
 from tests.stack.server import PlainServer
+from tests.stack.wallclock import WallClock
 
-# Python imports a module of this name by itself, before any other.
-SITECUSTOMIZE = """
-import pathlib, time
-
-ahead, real = pathlib.Path(__file__).with_name("ahead"), time.time
-time.time = lambda: real() + float(ahead.read_text())
-"""
 TEXT, TOKENS = "the quick brown fox", 4  # by MODEL's tokenizer
 PLENTY = 1_000_000
 
 
 @dataclass(frozen=True)
 class Timed:
-    """A service, and the file that says how many seconds its wall clock is ahead."""
+    """A service, and the clock it goes by."""
 
     url: str
-    ahead: Path
-
-    def now(self) -> float:
-        return time.time() + float(self.ahead.read_text())
-
-    def set_minute_to_end_in(self, seconds: float) -> None:
-        new = self.ahead.with_suffix(".new")
-        new.write_text(str(-(time.time() + seconds) % 60))
-        new.replace(self.ahead)  # whole, for whoever reads it now
+    clock: WallClock
 
 
 @pytest.fixture(scope="module", params=["function", "plain"])
@@ -58,16 +43,15 @@ def timed(
 ) -> Iterator[Timed]:
     """Both doors, one after the other."""
     folder = tmp_path_factory.mktemp("timed")
-    (folder / "sitecustomize.py").write_text(SITECUSTOMIZE)
-    (folder / "ahead").write_text("0")
-    env = {**service_env, "PYTHONPATH": str(folder)}
+    clock = WallClock(folder)
+    env = {**service_env, **clock.env}
     door: FrontDoor | PlainServer
     if request.param == "function":
         door = FrontDoor(ENTRY, env, cwd=ROOT, size=1)
     else:
         door = PlainServer(env, ROOT, folder / "log")
     with door:
-        yield Timed(door.url, folder / "ahead")
+        yield Timed(door.url, clock)
 
 
 @dataclass(frozen=True)
@@ -90,7 +74,7 @@ def make_key(tables: Tables) -> Callable[[Limits], Key]:
 
 def use(timed: Timed, tables: Tables, key: Key, tokens: int) -> None:
     """Another instance has served a request with this key."""
-    Counters(store.dynamodb, tables.limits, timed.now).take(key.key_id, key.limits, tokens, MODEL)
+    Counters(store.dynamodb, tables.limits, timed.clock.now).take(key.key_id, key.limits, tokens, MODEL)
 
 
 def embed(timed: Timed, key: str, **values: Any) -> httpx.Response:
@@ -116,7 +100,7 @@ def seconds(duration: str) -> float:
 
 
 def test_an_answer_tells_what_is_left(timed: Timed, make_key: Callable[[Limits], Key]) -> None:
-    timed.set_minute_to_end_in(30)
+    timed.clock.set_minute_to_end_in(30)
     key = make_key(Limits(requests_per_minute=10, tokens_per_minute=100))
     embed(timed, key.clear)
     answer = embed(timed, key.clear)
@@ -142,7 +126,7 @@ def test_a_key_without_limits_is_told_of_none_and_counted_nowhere(
 def test_a_minute_that_is_used_up_is_429_until_it_ends(
     timed: Timed, make_key: Callable[[Limits], Key], tables: Tables, unit: str
 ) -> None:
-    timed.set_minute_to_end_in(30)
+    timed.clock.set_minute_to_end_in(30)
     key = make_key(Limits(**{f"{unit}_per_minute": {"requests": 1, "tokens": TOKENS + 1}[unit]}))
     assert embed(timed, key.clear).status_code == 200
     records = len(tables.records())
@@ -208,7 +192,7 @@ def test_an_sdk_waits_until_the_minute_ends_and_passes(
     timed: Timed, make_key: Callable[[Limits], Key], tables: Tables, sdk: str, limits: Limits
 ) -> None:
     key = make_key(limits)
-    timed.set_minute_to_end_in(3)
+    timed.clock.set_minute_to_end_in(3)
     use(timed, tables, key, 1)
     attempts, status, _ = SDKS[sdk](timed, key.clear)
     assert (attempts, status) in ((2, 200), (3, 200)), "a third where its timer fires a millisecond early"
