@@ -80,6 +80,7 @@ def _serve(model: str, port: int) -> None:
             "MODEL_DIR": str(layer),
             "KEYS_TABLE": "Keys",
             "USAGE_TABLE": "Usage",
+            "LIMITS_TABLE": "Limits",
         }
         _make_tables()
         import uvicorn

@@ -10,6 +10,7 @@ from handler import render, settings, store
 from handler.billing import prices
 from handler.billing.keys import Caller, Keys
 from handler.billing.ledger import Ledger, Record, Work
+from handler.billing.limits import Counters
 from handler.contract import body, embeddings, errors, payload
 from handler.contract.embeddings import EmbeddingRequest
 from handler.contract.models import Model, Models
@@ -26,20 +27,21 @@ RETRY_S = 2  # what a client is told while the model loads or a table is out of 
 
 @dataclass(frozen=True)
 class Answer:
-    """The bytes of the response body, what was billed for them, and how long each part took, in ms."""
+    """The bytes of the response body, what was billed for them, each part's time in ms, and headers about limits."""
 
     body: bytes
     tokens: int
     timing: dict[str, float]
+    headers: dict[str, str]
 
 
 class Service:
-    """The model, the keys and the ledger of a process. `load()` makes it ready; until then work is refused with 503."""
+    """The model, keys, limits and ledger of a process. `load()` makes it ready; until then work is refused with 503."""
 
-    def __init__(self, config: Settings, layer: Layer, keys: Keys, ledger: Ledger) -> None:
+    def __init__(self, config: Settings, layer: Layer, keys: Keys, counters: Counters, ledger: Ledger) -> None:
         self.settings, self.keys = config, keys
         self.models = Models(_wire_model(layer.manifest, config))
-        self._layer, self._ledger = layer, ledger
+        self._layer, self._counters, self._ledger = layer, counters, ledger
         self._engine: Engine | None = None
         self._loading = threading.Lock()
 
@@ -49,7 +51,7 @@ class Service:
         settings.required(config, "keys_table", "usage_table")
         layer = open_layer(config)
         keys, ledger = Keys(store.dynamodb, config.keys_table), Ledger(store.dynamodb, config.usage_table)
-        return cls(config, layer, keys, ledger)
+        return cls(config, layer, keys, Counters(store.dynamodb, config.limits_table), ledger)
 
     @property
     def ready(self) -> bool:
@@ -95,16 +97,28 @@ class Service:
         tokens = sum(map(len, ids)) - len(ids) * engine.tokens.special_tokens
         payload.check(len(ids), request.encoding_format, request.model.dimensions, room)
         clock.lap("tokenize")
+        left = self._take(request, caller, tokens)
+        if caller.limits:
+            clock.lap("limits")
+        with errors.carrying(left):
+            try:
+                vectors = engine.encode(ids)
+            except NonFiniteVectorError as error:
+                raise errors.NON_FINITE.error(param=f"input[{error.index}]", i=error.index) from error
+            clock.lap("encode")
+            answer = render.embeddings(vectors, request.encoding_format, request.model.id, tokens)
+            clock.lap("render")
+            self._record(request, caller, work, tokens)
+            clock.lap("record")
+        return Answer(answer, tokens, clock.laps, left)
+
+    def _take(self, request: EmbeddingRequest, caller: Caller, tokens: int) -> dict[str, str]:
+        """Count the request against its key's limits; what its answer tells of them. Raises 429 or 503."""
         try:
-            vectors = engine.encode(ids)
-        except NonFiniteVectorError as error:
-            raise errors.NON_FINITE.error(param=f"input[{error.index}]", i=error.index) from error
-        clock.lap("encode")
-        answer = render.embeddings(vectors, request.encoding_format, request.model.id, tokens)
-        clock.lap("render")
-        self._record(request, caller, work, tokens)
-        clock.lap("record")
-        return Answer(answer, tokens, clock.laps)
+            return self._counters.take(caller.key_id, caller.limits, tokens, request.model.id)
+        except store.StoreUnavailableError as error:
+            log.error("Limits table out of reach, request refused: %s", error)
+            raise errors.try_again(errors.STORE_UNAVAILABLE, RETRY_S) from error
 
     def _record(self, request: EmbeddingRequest, caller: Caller, work: Work, tokens: int) -> None:
         model = request.model

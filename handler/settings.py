@@ -42,6 +42,9 @@ class Settings:
     results_bucket: str = _setting(
         "", "S3 bucket for what does not fit an answer; without it such a request is a 400 that says what would fit."
     )
+    limits_table: str = _setting(
+        "", "DynamoDB table of what keys with limits have used. Without it such keys get a 503, others are served."
+    )
     log_level: str = _setting("INFO", "Least severe log line that is written.", "DEBUG", "INFO", "WARNING", "ERROR")
     port: int = _setting(8080, "Port of the plain HTTP server (`handler/entry.sh` outside Lambda).")
     aws_lambda_runtime_api: str = _setting("", "Set by Lambda: present where the function runs under its runtime.")

@@ -50,7 +50,7 @@ def ministack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MiniStack]:
 
 @pytest.fixture(scope="session")
 def tables(ministack: MiniStack) -> Tables:
-    """The Keys and Usage tables of template.yaml."""
+    """The tables of template.yaml."""
     return ministack.create_tables(HOUSE / "template.yaml")
 
 
@@ -73,6 +73,7 @@ def service_env(ministack: MiniStack, tables: Tables, minilm: Path) -> dict[str,
         "MODEL_DIR": str(minilm),
         "KEYS_TABLE": tables.keys,
         "USAGE_TABLE": tables.usage,
+        "LIMITS_TABLE": tables.limits,
     }
 
 

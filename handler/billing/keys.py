@@ -1,6 +1,6 @@
 """API keys: made once, shown once, stored as SHA-256; looked up with a short memory.
 
-`python -m handler.billing.keys create|list|revoke` is the operator's tool.
+`python -m handler.billing.keys` is the operator's tool (keytool.py).
 """
 
 import hashlib
@@ -12,16 +12,16 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
 
-from handler import settings, store
+from handler import store
+from handler.contract.limits import NO_LIMITS, Limits
 
 if TYPE_CHECKING:
-    import argparse
-
     from types_boto3_dynamodb import DynamoDBClient
+    from types_boto3_dynamodb.type_defs import AttributeValueTypeDef
 
 log = logging.getLogger(__name__)
 
@@ -31,17 +31,18 @@ ALL_ACCOUNTS = "*"
 
 _PREFIX, _RANDOM, _CHECK = "sk-", 32, 6  # 32 of 62 characters are 190 bits
 _ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
-_FOUND_S, _MISSING_S, _STALE_S = 60, 5, 600
+FOUND_S, _MISSING_S, _STALE_S = 60, 5, 600
 _REMEMBERED = 10_000
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Who a request is billed to."""
+    """Who a request is billed to, and what it may use."""
 
     account: str
     key_id: str
     role: str
+    limits: Limits = NO_LIMITS
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Key:
     revoked: int | None
 
 
+_NO_ADMIN = "limits are for inference keys: an admin key embeds nothing"
 _NEVER: tuple[float, Caller | None] = (float("-inf"), None)
 
 
@@ -98,7 +100,7 @@ class Keys:
     def remembered(self, clear: str) -> Caller | None:
         """The caller of a key found in the last 60 s; None says nothing of any other key. Never waits."""
         seen, caller = self._seen.get(digest(clear), _NEVER)
-        return caller if self._clock() - seen < _FOUND_S else None
+        return caller if self._clock() - seen < FOUND_S else None
 
     def find(self, clear: str) -> Caller | None:
         """The caller a key stands for; None if it is unknown or revoked. Raises StoreUnavailableError."""
@@ -106,7 +108,7 @@ class Keys:
             return None
         hashed, now = digest(clear), self._clock()
         seen, caller = self._seen.get(hashed, _NEVER)
-        if now - seen < (_FOUND_S if caller else _MISSING_S):
+        if now - seen < (FOUND_S if caller else _MISSING_S):
             return caller
         try:
             found = self._read(hashed)
@@ -136,20 +138,22 @@ class Keys:
             raise store.StoreUnavailableError(store.reason(error, self._table)) from error
         if item is None or "revoked" in item:
             return None
-        return Caller(item["account"]["S"], item["key_id"]["S"], item["role"]["S"])
+        return _caller(item)
 
-    def create(self, account: str, role: str, name: str) -> tuple[str, Key]:
-        """A new key, clear and as stored; the clear text is nowhere else. ValueError for a bad account or role."""
+    def create(self, account: str, role: str, name: str, limits: Limits = NO_LIMITS) -> tuple[str, Key]:
+        """A new key, clear and as stored; the clear text is nowhere else. ValueError for what cannot be."""
         if not ACCOUNT.fullmatch(account):
             raise ValueError(f"account {account!r}: expected 1 to 64 letters, digits, '_', '.' or '-', or '*'")
         if role not in ROLES:
             raise ValueError(f"role {role!r}: expected one of {', '.join(ROLES)}")
         if account == ALL_ACCOUNTS and role != "admin":
             raise ValueError("account '*' is for admin keys: there is nobody to bill")
+        if limits and role != "inference":
+            raise ValueError(_NO_ADMIN)
         if not name.isprintable():
             raise ValueError("name: expected printable characters, no tabs or line breaks")
         clear = make()
-        key = Key(Caller(account, f"key_{secrets.token_hex(8)}", role), name, int(self._clock()), None)
+        key = Key(Caller(account, f"key_{secrets.token_hex(8)}", role, limits), name, int(self._clock()), None)
         self._client().put_item(
             TableName=self._table,
             Item={
@@ -159,6 +163,7 @@ class Keys:
                 "role": {"S": role},
                 "name": {"S": name},
                 "created": {"N": str(key.created)},
+                "limits": _stored(limits),
             },
             ConditionExpression="attribute_not_exists(#hash)",
             ExpressionAttributeNames={"#hash": "hash"},
@@ -169,81 +174,55 @@ class Keys:
         """Every key with its hash, in the table's order."""
         for page in self._client().get_paginator("scan").paginate(TableName=self._table, ConsistentRead=True):
             for item in page["Items"]:
-                caller = Caller(item["account"]["S"], item["key_id"]["S"], item["role"]["S"])
                 revoked = int(item["revoked"]["N"]) if "revoked" in item else None
-                yield item["hash"]["S"], Key(caller, item["name"]["S"], int(item["created"]["N"]), revoked)
+                yield item["hash"]["S"], Key(_caller(item), item["name"]["S"], int(item["created"]["N"]), revoked)
 
     def revoke(self, key_id: str) -> bool:
         """False if there is no such key; one revoked before keeps its time. Functions notice within a minute."""
-        for hashed, key in self.list():
-            if key.caller.key_id == key_id:
-                self._client().update_item(
-                    TableName=self._table,
-                    Key={"hash": {"S": hashed}},
-                    UpdateExpression="SET revoked = if_not_exists(revoked, :now)",
-                    ConditionExpression="attribute_exists(#hash)",
-                    ExpressionAttributeNames={"#hash": "hash"},
-                    ExpressionAttributeValues={":now": {"N": str(int(self._clock()))}},
-                )
-                return True
-        return False
+        row = self._row(key_id)
+        if row:
+            now: AttributeValueTypeDef = {"N": str(int(self._clock()))}
+            self._change(row[0], "SET revoked = if_not_exists(revoked, :value)", now)
+        return row is not None
+
+    def limit(self, key_id: str, changes: Mapping[str, int | None]) -> Limits | None:
+        """Set these of a key's limits, or clear those that are None; what it has then, or None if there is no such key.
+        ValueError for an admin's. Functions notice within a minute."""
+        row = self._row(key_id)
+        if row is None:
+            return None
+        hashed, key = row
+        if key.caller.role != "inference":
+            raise ValueError(_NO_ADMIN)
+        limits = replace(key.caller.limits, **changes)
+        self._change(hashed, "SET limits = :value", _stored(limits))
+        return limits
+
+    def _row(self, key_id: str) -> tuple[str, Key] | None:
+        return next((row for row in self.list() if row[1].caller.key_id == key_id), None)
+
+    def _change(self, hashed: str, expression: str, value: "AttributeValueTypeDef") -> None:
+        self._client().update_item(
+            TableName=self._table,
+            Key={"hash": {"S": hashed}},
+            UpdateExpression=expression,
+            ConditionExpression="attribute_exists(#hash)",
+            ExpressionAttributeNames={"#hash": "hash"},
+            ExpressionAttributeValues={":value": value},
+        )
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """0: done; 1: refused, with the reason on stderr; 2: the call's words are off."""
-    import argparse
-
-    table = argparse.ArgumentParser(add_help=False)
-    table.add_argument("--table", help="the Keys table (default: KEYS_TABLE; the stack's output KeysTable)")
-    parser = argparse.ArgumentParser(prog="python -m handler.billing.keys", description="API keys of a deployment.")
-    calls = parser.add_subparsers(dest="call", required=True)
-    create = calls.add_parser(
-        "create", parents=[table], help="make a key; it is printed once, and only its SHA-256 is stored"
-    )
-    create.add_argument("--account", required=True, help="who pays; '*' with --role admin sees all accounts")
-    create.add_argument("--role", choices=ROLES, default="inference", help="default: inference")
-    create.add_argument("--name", default="", help="a note for people")
-    calls.add_parser("list", parents=[table], help="all keys: id, account, role, name, created, state")
-    revoke = calls.add_parser("revoke", parents=[table], help="end a key; functions notice within a minute")
-    revoke.add_argument("key_id", help="as `list` prints it (key_…)")
-    asked = parser.parse_args(arguments)
-
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    try:
-        config = settings.read()
-        name = asked.table or config.keys_table
-        if not name:
-            settings.required(config, "keys_table")
-        return _call(asked, Keys(store.dynamodb, name))
-    except ClientError as error:
-        print(f"error: table {name}: {error}", file=sys.stderr)  # noqa: T201
-    except (BotoCoreError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-    return 1
+def _caller(item: Mapping[str, Any]) -> Caller:
+    most = item.get("limits", {"M": {}})["M"]  # keys of before there were limits have none
+    limits = Limits(**{each.name: int(most[each.name]["N"]) for each in fields(Limits) if each.name in most})
+    return Caller(item["account"]["S"], item["key_id"]["S"], item["role"]["S"], limits)
 
 
-def _call(asked: "argparse.Namespace", keys: Keys) -> int:
-    if asked.call == "create":
-        clear, key = keys.create(asked.account, asked.role, asked.name)
-        print(f"{key.caller.key_id}, role {asked.role}, account {asked.account}. Keep it: it is shown only now.")  # noqa: T201
-        print(clear)  # noqa: T201
-    elif asked.call == "list":
-        print("key\taccount\trole\tname\tcreated\tstate")  # noqa: T201
-        for _, key in sorted(keys.list(), key=lambda row: row[1].created):
-            state = "active" if key.revoked is None else f"revoked {_time(key.revoked)}"
-            who = key.caller
-            print(f"{who.key_id}\t{who.account}\t{who.role}\t{key.name}\t{_time(key.created)}\t{state}")  # noqa: T201
-    elif not keys.revoke(asked.key_id):
-        raise ValueError(f"no key {asked.key_id}; `list` shows the ids")
-    else:
-        print(f"{asked.key_id} is revoked; functions notice within {_FOUND_S} seconds.")  # noqa: T201
-    return 0
-
-
-def _time(seconds: int) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+def _stored(limits: Limits) -> "AttributeValueTypeDef":
+    return {"M": {name: {"N": str(most)} for name, most in asdict(limits).items() if most is not None}}
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from handler.billing import keytool
+
+    sys.exit(keytool.main())

@@ -5,6 +5,8 @@ the door turns it into `{"error": {"message", "type", "param", "code"}}`.
 """
 
 import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 _ECHO = 64  # values of the client's are cut at this many characters
@@ -135,6 +137,36 @@ BODY_TOO_LARGE = Problem(
     413, _INVALID, "request_too_large", "The request body is {n} bytes; at most {limit} are accepted."
 )
 UNSUPPORTED_MEDIA = Problem(415, _INVALID, "unsupported_media_type", "Unsupported content type or encoding: {value}.")
+QUOTA = Problem(
+    429,
+    "insufficient_quota",
+    "insufficient_quota",
+    "You exceeded your current quota, please check your plan and billing details. {limit} {unit} per month are used up "
+    "until {until}.",
+    _FINAL,
+)
+REQUESTS_PER_MINUTE = Problem(
+    429,
+    "requests",
+    "rate_limit_exceeded",
+    "Rate limit reached for {model} on requests per min (RPM): Limit {limit}, Used {used}, Requested {requested}. "
+    "Please try again in {duration}.",
+)
+TOKENS_PER_MINUTE = Problem(
+    429,
+    "tokens",
+    "rate_limit_exceeded",
+    "Rate limit reached for {model} on tokens per min (TPM): Limit {limit}, Used {used}, Requested {requested}. "
+    "Please try again in {duration}.",
+)
+TOO_MANY_TOKENS_FOR_A_MINUTE = Problem(
+    429,
+    "tokens",
+    "rate_limit_exceeded",
+    "Request too large for {model} on tokens per min (TPM): Limit {limit}, Requested {requested}. Send fewer or "
+    "shorter inputs.",
+    _FINAL,
+)
 NON_FINITE = Problem(500, _SERVER, "non_finite_vector", "The model produced no finite vector for input[{i}].", _FINAL)
 UNFORESEEN = Problem(500, _SERVER, None, "The server had an error while processing your request. (request id {id})")
 LOADING = Problem(503, _UNAVAILABLE, "model_loading", "The model is loading. Please try again in {s} seconds.")
@@ -149,3 +181,13 @@ STORE_UNAVAILABLE = Problem(
 def try_again(problem: Problem, seconds: int) -> ApiError:
     """A 503 with both of the headers that SDKs read; `seconds` 1 to 10."""
     return problem.error(headers={"retry-after": str(seconds), "retry-after-ms": str(seconds * 1000)}, s=seconds)
+
+
+@contextmanager
+def carrying(headers: Mapping[str, str]) -> Iterator[None]:
+    """Every ApiError that leaves the block has these headers too."""
+    try:
+        yield
+    except ApiError as error:
+        error.headers.update(headers)
+        raise

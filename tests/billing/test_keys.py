@@ -12,22 +12,11 @@ import pytest
 from handler import store
 from handler.billing import keys
 from handler.billing.keys import Caller, Keys
+from handler.contract.limits import NO_LIMITS, Limits
+from tests.billing.conftest import Clock
 from tests.stack.ministack import MiniStack, Tables
 
 HOUSE = Path(__file__).resolve().parents[2]
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_795_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture
@@ -65,6 +54,48 @@ def test_a_created_key_is_found_with_its_account_and_role(table: Keys) -> None:
     clear, key = table.create("acct_a", "inference", "one")
     assert table.find(clear) == key.caller == Caller("acct_a", key.caller.key_id, "inference")
     assert key.caller.key_id.startswith("key_")
+
+
+def test_a_key_has_the_limits_it_was_made_with(table: Keys) -> None:
+    limits = Limits(requests_per_minute=60, tokens_per_month=1_000_000)
+    clear, key = table.create("acct_a", "inference", "limited", limits)
+    found = table.find(clear)
+    assert found is not None
+    assert found.limits == key.caller.limits == limits
+
+
+def test_limits_are_changed_one_by_one_and_noticed_within_sixty_seconds(
+    table: Keys, tables: Tables, clock: Clock
+) -> None:
+    clear, key = table.create("acct_a", "inference", "", Limits(requests_per_minute=60, tokens_per_minute=1000))
+    before = table.find(clear)
+    operator = Keys(store.dynamodb, tables.keys, clock)
+    changes = {"requests_per_minute": None, "tokens_per_month": 5000}
+    assert operator.limit(key.caller.key_id, changes) == Limits(tokens_per_minute=1000, tokens_per_month=5000)
+    clock.now += 59
+    assert table.find(clear) == before, "still remembered"
+    clock.now += 1
+    found = table.find(clear)
+    assert found is not None
+    assert found.limits == Limits(tokens_per_minute=1000, tokens_per_month=5000)
+
+
+def test_an_admin_key_which_embeds_nothing_is_given_no_limits(table: Keys) -> None:
+    with pytest.raises(ValueError, match="limits are for inference keys"):
+        table.create("acct_a", "admin", "", Limits(requests_per_minute=1))
+    _, key = table.create("acct_a", "admin", "")
+    with pytest.raises(ValueError, match="limits are for inference keys"):
+        table.limit(key.caller.key_id, {"requests_per_minute": 1})
+
+
+def test_a_key_stored_before_there_were_limits_has_none(table: Keys, tables: Tables) -> None:
+    clear, _ = table.create("acct_a", "inference", "old")
+    store.dynamodb().update_item(
+        TableName=tables.keys, Key={"hash": {"S": keys.digest(clear)}}, UpdateExpression="REMOVE limits"
+    )
+    found = table.find(clear)
+    assert found is not None
+    assert found.limits == NO_LIMITS
 
 
 def test_the_table_holds_the_hash_and_nothing_of_the_clear_key(table: Keys, tables: Tables) -> None:
@@ -152,7 +183,7 @@ def test_the_operators_tool_creates_lists_and_revokes(tables: Tables, ministack:
     listed = run(tables, ministack.env, "list").stdout
     row = next(line for line in listed.splitlines() if line.startswith(key_id)).split("\t")
     assert row[1:4] == ["acct_tool", "admin", "for ops"]
-    assert row[5] == "active"
+    assert row[5:] == ["active", "no limits"]
     assert clear not in listed
 
     assert "revoked" in run(tables, ministack.env, "revoke", key_id).stdout
@@ -160,9 +191,37 @@ def test_the_operators_tool_creates_lists_and_revokes(tables: Tables, ministack:
     assert Keys(store.dynamodb, tables.keys).find(clear) is None
 
 
+def test_the_operators_tool_sets_shows_and_clears_limits(tables: Tables, ministack: MiniStack, table: Keys) -> None:
+    options = ("--rpm", "60", "--tpm", "90000")
+    described, clear = run(tables, ministack.env, "create", "--account", "acct_tool", *options).stdout.splitlines()
+    key_id = described.split(",")[0]
+    assert "60 requests per minute, 90000 tokens per minute. Keep it" in described
+
+    changed = run(tables, ministack.env, "limits", key_id, "--rpm", "none", "--tokens-per-month", "5000000")
+    assert changed.stdout == (
+        f"{key_id}: 90000 tokens per minute, 5000000 tokens per month; functions notice within 60 seconds.\n"
+    )
+    found = table.find(clear)
+    assert found is not None
+    assert found.limits == Limits(tokens_per_minute=90_000, tokens_per_month=5_000_000)
+    listed = run(tables, ministack.env, "list").stdout
+    assert "\tactive\t90000 tokens per minute, 5000000 tokens per month\n" in listed
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "1.5", "many", "1" * 16, "٣"])
+def test_what_is_no_limit_is_refused(tables: Tables, ministack: MiniStack, value: str) -> None:
+    refused = run(tables, ministack.env, "limits", "key_any", f"--rpm={value}")
+    assert refused.returncode == 2
+    assert "expected a whole number from 1, at most 15 digits, or `none`" in refused.stderr
+
+
 def test_the_tool_says_what_is_wrong(tables: Tables, ministack: MiniStack) -> None:
     unknown = run(tables, ministack.env, "revoke", "key_none")
     assert (unknown.returncode, unknown.stderr) == (1, "error: no key key_none; `list` shows the ids\n")
+    unknown = run(tables, ministack.env, "limits", "key_none", "--rpm", "1")
+    assert (unknown.returncode, unknown.stderr) == (1, "error: no key key_none; `list` shows the ids\n")
+    nothing = run(tables, ministack.env, "limits", "key_none")
+    assert (nothing.returncode, nothing.stderr[:24]) == (1, "error: nothing to change")
     bad = run(tables, ministack.env, "create", "--account", "a#b")
     assert bad.returncode == 1
     assert "account 'a#b'" in bad.stderr

@@ -118,6 +118,7 @@ def test_the_function_has_exactly_the_rights_it_uses(resources: dict[str, Any]) 
         ("dynamodb:PutItem", "Usage", "Arn"),
         ("dynamodb:GetItem", "Usage", "Arn"),
         ("dynamodb:Query", "Usage", "Arn"),
+        ("dynamodb:UpdateItem", "Limits", "Arn"),
         ("logs:CreateLogStream", "EmbedLogs", "Arn"),
         ("logs:PutLogEvents", "EmbedLogs", "Arn"),
     }
@@ -160,10 +161,10 @@ def test_the_alias_moves_with_a_new_image_and_with_a_changed_property(source: Te
     assert len(versions) == 3
 
 
-def test_both_tables_are_on_demand_encrypted_recoverable_and_outlive_the_stack(resources: dict[str, Any]) -> None:
+def test_every_table_is_on_demand_encrypted_recoverable_and_outlives_the_stack(resources: dict[str, Any]) -> None:
     tables = of_type(resources, "AWS::DynamoDB::Table")
 
-    assert set(tables) == {"Keys", "Usage"}
+    assert set(tables) == {"Keys", "Usage", "Limits"}
     for table in tables.values():
         properties = table["Properties"]
         assert (table["DeletionPolicy"], table["UpdateReplacePolicy"]) == ("Retain", "Retain")
@@ -216,6 +217,7 @@ def test_every_variable_the_template_sets_is_one_the_function_reads(resources: d
     assert set(variables) <= {name.upper() for name in Settings.__dataclass_fields__} | ORT
     assert variables["KEYS_TABLE"] == {"Ref": "Keys"}
     assert variables["USAGE_TABLE"] == {"Ref": "Usage"}
+    assert variables["LIMITS_TABLE"] == {"Ref": "Limits"}
 
 
 def test_every_log_level_the_function_has_can_be_asked_for_and_passes_lambdas_own_filter(source: Template) -> None:
@@ -255,5 +257,6 @@ def test_outputs_are_what_an_operator_needs_next(source: Template) -> None:
         "FunctionName": {"Ref": "Embed"},
         "KeysTable": {"Ref": "Keys"},
         "UsageTable": {"Ref": "Usage"},
+        "LimitsTable": {"Ref": "Limits"},
         "ResultsBucket": {"Ref": "Results"},
     }

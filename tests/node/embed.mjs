@@ -1,6 +1,7 @@
 // The official OpenAI SDK for Node, for tests/stack/node.py: a job as JSON on stdin, its answers as JSON on stdout.
-//   {baseURL, apiKey, model, calls: [{input, encoding_format?}]}
-//   [{vectors, indexes, model, usage, requestId} | {error: {name, status, code, type, param, message, requestId}}]
+//   {baseURL, apiKey, model, maxRetries, calls: [{input, encoding_format?}]}
+//   [{vectors, indexes, model, usage, requestId, attempts} |
+//    {error: {name, status, code, type, param, message, requestId}, attempts}]
 // A vector leaves as base64 of its float32 values, little-endian, so that bits can be compared.
 import OpenAI from "openai";
 import { text } from "node:stream/consumers";
@@ -8,10 +9,16 @@ import { text } from "node:stream/consumers";
 const float32 = (embedding) =>
   typeof embedding === "string" ? embedding : Buffer.from(new Float32Array(embedding).buffer).toString("base64");
 
-const { baseURL, apiKey, model, calls } = JSON.parse(await text(process.stdin));
-const client = new OpenAI({ baseURL, apiKey, maxRetries: 0 });
+const { baseURL, apiKey, model, maxRetries, calls } = JSON.parse(await text(process.stdin));
+let attempts;
+const counted = (...request) => {
+  attempts += 1;
+  return fetch(...request);
+};
+const client = new OpenAI({ baseURL, apiKey, maxRetries, fetch: counted });
 const answers = [];
 for (const call of calls) {
+  attempts = 0;
   try {
     const answer = await client.embeddings.create({ model, ...call });
     answers.push({
@@ -20,12 +27,14 @@ for (const call of calls) {
       model: answer.model,
       usage: answer.usage,
       requestId: answer._request_id,
+      attempts,
     });
   } catch (error) {
     if (!(error instanceof OpenAI.APIError)) throw error;
     const { status, code, type, param, requestID } = error;
     const message = error.error?.message ?? error.message;
-    answers.push({ error: { name: error.constructor.name, status, code, type, param, message, requestId: requestID } });
+    const { name } = error.constructor;
+    answers.push({ error: { name, status, code, type, param, message, requestId: requestID }, attempts });
   }
 }
 process.stdout.write(JSON.stringify(answers));

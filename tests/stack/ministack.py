@@ -11,6 +11,7 @@ from samtranslator.yaml_helper import yaml_parse
 
 from handler import store
 from handler.billing.keys import Keys
+from handler.contract.limits import NO_LIMITS, Limits
 from tests.stack.process import Process, free_port
 
 
@@ -20,9 +21,10 @@ class Tables:
 
     keys: str
     usage: str
+    limits: str
 
-    def create_key(self, account: str, role: str) -> str:
-        return Keys(store.dynamodb, self.keys).create(account, role, "tests")[0]
+    def create_key(self, account: str, role: str, limits: Limits = NO_LIMITS) -> str:
+        return Keys(store.dynamodb, self.keys).create(account, role, "tests", limits)[0]
 
     def key_rows(self) -> list[dict[str, Any]]:
         """Every key."""
@@ -31,6 +33,10 @@ class Tables:
     def records(self) -> list[dict[str, Any]]:
         """Every usage record."""
         return _rows(self.usage)
+
+    def counters(self) -> list[dict[str, Any]]:
+        """What each key with limits has used."""
+        return _rows(self.limits)
 
 
 def _rows(table: str) -> list[dict[str, Any]]:
@@ -76,4 +82,4 @@ class MiniStack:
                 boto3.client("dynamodb").create_table(
                     TableName=names[name], **{part: resource["Properties"][part] for part in shape}
                 )
-        return Tables(keys=names["Keys"], usage=names["Usage"])
+        return Tables(keys=names["Keys"], usage=names["Usage"], limits=names["Limits"])

