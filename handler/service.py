@@ -26,11 +26,12 @@ RETRY_S = 2  # what a client is told while the model loads or a table is out of 
 
 @dataclass(frozen=True)
 class Answer:
-    """The bytes of the response body, what was billed for them, and how long each part took, in ms."""
+    """The bytes of the response body, what was billed for them, how long each part took, in ms, and their form."""
 
     body: bytes
     tokens: int
     timing: dict[str, float]
+    encoding_format: str
 
 
 class Service:
@@ -104,7 +105,7 @@ class Service:
         clock.lap("render")
         self._record(request, caller, work, tokens)
         clock.lap("record")
-        return Answer(answer, tokens, clock.laps)
+        return Answer(answer, tokens, clock.laps, request.encoding_format)
 
     def _record(self, request: EmbeddingRequest, caller: Caller, work: Work, tokens: int) -> None:
         model = request.model
@@ -156,6 +157,7 @@ def _wire_model(manifest: Manifest, config: Settings) -> Model:
             raise settings.SettingError(f"MODEL_ALIASES={pair}: expected `alias={manifest.id}`, the model served here.")
         aliases[alias] = None
     aliases.pop(manifest.id, None)
+    price = prices.current(config, manifest.created)
     return Model(
         id=manifest.id,
         aliases=tuple(aliases),
@@ -168,5 +170,8 @@ def _wire_model(manifest: Manifest, config: Settings) -> Model:
         quantization=manifest.precision,
         weights=manifest.weights,
         revision=manifest.revision,
-        input_per_mtok=prices.INPUT_PER_MTOK,
+        description=manifest.description,
+        input_per_mtok=price.input_per_mtok,
+        batch_input_per_mtok=price.batch_input_per_mtok,
+        priced_since=price.effective_at,
     )

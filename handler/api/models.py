@@ -1,5 +1,7 @@
-"""`GET /v1/models` and `GET /v1/models/{id}`."""
+"""What is served here and what it costs: `GET /v1/models`, `/v1/models/{id}`, and in public `/v1/pricing` and FlexAI's
+catalogue, `/api/models`."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -25,3 +27,17 @@ async def model(request: Request, name: str) -> dict[str, Any]:
     service: Service = request.app.state.service
     await auth.caller(request, service, *ROLES)
     return service.models.one(name)
+
+
+@router.get("/v1/pricing")
+async def pricing(request: Request) -> dict[str, Any]:
+    """What a million tokens of each model cost now."""
+    service: Service = request.app.state.service
+    return service.models.pricing(datetime.now(UTC))
+
+
+@router.get("/api/models")
+async def catalogue(request: Request) -> list[dict[str, Any]]:
+    """The models as a bare array."""
+    service: Service = request.app.state.service
+    return service.models.catalogue(healthy=service.ready)
