@@ -7,16 +7,14 @@ from handler.service import RETRY_S, Service
 
 router = APIRouter()
 
-PROBES = ["GET", "HEAD"]  # some load balancers ask with the second
 
-
-@router.api_route("/health", methods=PROBES)
+@router.get("/health")
 async def health() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.api_route("/ready", methods=PROBES)
-@router.api_route("/ping", methods=PROBES)
+@router.get("/ready")
+@router.get("/ping")
 async def ready(request: Request) -> dict[str, str]:
     service: Service = request.app.state.service
     if not service.ready:
