@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 
 from handler import logs, settings
 from handler.api import embeddings, health, models
+from handler.api.coding import Gzip
 from handler.api.cors import Cors
 from handler.api.frame import Frame, reply
 from handler.api.paths import Paths
@@ -40,6 +41,7 @@ def create_app(service: Service | None = None, room: int | None = None) -> FastA
     for resource in (embeddings, models, health):
         app.include_router(resource.router)
     app.add_exception_handler(HTTPException, _framework_error)
+    app.add_middleware(Gzip)
     paths = app.state.paths = Paths(app.routes)
     app.add_middleware(Frame, paths, Cors(service.settings.cors_origins))
     return app

@@ -28,6 +28,7 @@ async def embeddings(request: Request) -> Response:
     do = partial(_answer, service, raw, caller, work_id, came, request.app.state.room)
     answer = await to_thread.run_sync(do, limiter=request.app.state.workers)
     request.state.tokens = answer.tokens
+    request.state.plain = answer.encoding_format == "base64"
     headers = {}
     if request.headers.get("x-emblet-timing") == "true":
         headers["server-timing"] = ", ".join(f"{part};dur={ms:.2f}" for part, ms in answer.timing.items())
