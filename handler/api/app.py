@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 from handler import logs, settings
-from handler.api import embeddings, health, models
+from handler.api import docs, embeddings, health, models
 from handler.api.coding import Gzip
 from handler.api.cors import Cors
 from handler.api.frame import Frame, reply
@@ -38,7 +38,7 @@ def create_app(service: Service | None = None, room: int | None = None) -> FastA
     app = FastAPI(title="emblet", openapi_url=None, redirect_slashes=False)  # docs.py has pages of its own
     app.state.service, app.state.room = service, room
     app.state.workers = CapacityLimiter(_WORKERS)
-    for resource in (embeddings, models, health):
+    for resource in (embeddings, models, docs, health):
         app.include_router(resource.router)
     app.add_exception_handler(HTTPException, _framework_error)
     app.add_middleware(Gzip)
