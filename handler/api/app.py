@@ -40,10 +40,18 @@ def create_app(service: Service | None = None, room: int | None = None) -> FastA
     app.state.workers = CapacityLimiter(_WORKERS)
     for resource in (embeddings, models, docs, health):
         app.include_router(resource.router)
+    metered = service.settings.metrics == "on" and not service.settings.aws_lambda_runtime_api
+    if metered:
+        from handler.api import metrics
+
+        app.include_router(metrics.router)
     app.add_exception_handler(HTTPException, _framework_error)
     app.add_middleware(Gzip)
     paths = app.state.paths = Paths(app.routes)
     app.add_middleware(Frame, paths, Cors(service.settings.cors_origins))
+    if metered:
+        app.state.metrics = metrics.Metrics()
+        app.add_middleware(metrics.Metered, paths, app.state.metrics)
     return app
 
 
