@@ -6,6 +6,7 @@ Both are made when they are asked for, and so are their modules loaded: no embed
 import re
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
 
 from handler.service import Service
 
@@ -32,12 +33,12 @@ async def docs(request: Request) -> Response:
 
 
 @router.get("/openapi.json")
-async def openapi(request: Request) -> dict[str, object]:
+async def openapi(request: Request) -> Response:
     """The interface in OpenAPI 3.1."""
     from handler.contract import openapi
 
     service: Service = request.app.state.service
-    return openapi.document(service.models, address(request))
+    return JSONResponse(openapi.document(service.models, address(request)))
 
 
 def address(request: Request) -> str:
