@@ -73,11 +73,11 @@ _HEADERS: dict[str, Schema] = {
     "x-should-retry": _header("`false`: repeating cannot help. SDKs obey it.", const="false"),
     "retry-after": _header("Seconds to wait.", **_COUNT),
     "retry-after-ms": _header("Milliseconds to wait.", **_COUNT),
-    "allow": _header("Methods of the path."),
 }
 _ALWAYS = ("x-request-id", "openai-processing-ms", "openai-version")
 _OF_A_KEY = (*_ALWAYS, "openai-organization")
-_OF_AN_EMBEDDING = (*_OF_A_KEY, *(name for name in _HEADERS if name.startswith(("x-ratelimit", "x-emblet", "server"))))
+_OF_A_LIMIT = tuple(name for name in _HEADERS if name.startswith("x-ratelimit"))
+_OF_AN_EMBEDDING = (*_OF_A_KEY, *_OF_A_LIMIT, "x-emblet-token-arrays", "x-emblet-replay", "server-timing")
 _OF_AN_ERROR = (*_OF_A_KEY, "x-should-retry", "retry-after", "retry-after-ms")
 
 
@@ -145,7 +145,7 @@ def _failure(problems: list[Problem]) -> Schema:
     codes = list(dict.fromkeys(problem.code for problem in problems))
     return {
         "description": "\n".join(f"- {problem.message}" for problem in problems),
-        "headers": _named(_OF_AN_ERROR),
+        "headers": _named((*_OF_AN_ERROR, *(_OF_A_LIMIT if problems[0].status == 429 else ()))),
         "content": {
             JSON: {
                 "schema": {
