@@ -8,4 +8,5 @@ if [ -n "${AWS_LAMBDA_RUNTIME_API:-}" ]; then
   exec python -m awslambdaric handler.entry.handler
 fi
 # exec: the server is the process that gets the host's SIGTERM, and finishes what it has begun.
-exec python -m uvicorn handler.api.app:create_app --factory --host 0.0.0.0 --port "${PORT:-8080}" --workers 1
+exec python -m uvicorn handler.api.app:create_app --factory --host 0.0.0.0 --port "${PORT:-8080}" --workers 1 \
+  --http handler.api.protocol:Http11

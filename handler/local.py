@@ -87,6 +87,7 @@ def _serve(model: str, port: int) -> None:
 
         from handler import logs, settings
         from handler.api.app import create_app
+        from handler.api.protocol import Http11
         from handler.service import Service
 
         logs.configure(settings.read())
@@ -94,7 +95,9 @@ def _serve(model: str, port: int) -> None:
         service.load()  # first, so that what is printed works when it is pasted
         app = create_app(service)
         _announce(port)
-        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=_GRACE_S)
+        config = uvicorn.Config(
+            app, http=Http11, log_level="warning", access_log=False, timeout_graceful_shutdown=_GRACE_S
+        )
         uvicorn.Server(config).run([listener])
 
 

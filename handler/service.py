@@ -27,11 +27,12 @@ RETRY_S = 2  # what a client is told while the model loads or a table is out of 
 
 @dataclass(frozen=True)
 class Answer:
-    """The bytes of the response body, what was billed for them, each part's time in ms, and headers about limits."""
+    """The bytes of the response body, their form, what was billed for them, each part's time in ms, and headers."""
 
     body: bytes
     tokens: int
     timing: dict[str, float]
+    encoding_format: str
     headers: dict[str, str]
 
 
@@ -110,7 +111,7 @@ class Service:
             clock.lap("render")
             self._record(request, caller, work, tokens)
             clock.lap("record")
-        return Answer(answer, tokens, clock.laps, left)
+        return Answer(answer, tokens, clock.laps, request.encoding_format, left)
 
     def _take(self, request: EmbeddingRequest, caller: Caller, tokens: int) -> dict[str, str]:
         """Count the request against its key's limits; what its answer tells of them. Raises 429 or 503."""
@@ -170,6 +171,7 @@ def _wire_model(manifest: Manifest, config: Settings) -> Model:
             raise settings.SettingError(f"MODEL_ALIASES={pair}: expected `alias={manifest.id}`, the model served here.")
         aliases[alias] = None
     aliases.pop(manifest.id, None)
+    price = prices.current(config, manifest.created)
     return Model(
         id=manifest.id,
         aliases=tuple(aliases),
@@ -182,5 +184,8 @@ def _wire_model(manifest: Manifest, config: Settings) -> Model:
         quantization=manifest.precision,
         weights=manifest.weights,
         revision=manifest.revision,
-        input_per_mtok=prices.INPUT_PER_MTOK,
+        description=manifest.description,
+        input_per_mtok=price.input_per_mtok,
+        batch_input_per_mtok=price.batch_input_per_mtok,
+        priced_since=price.effective_at,
     )

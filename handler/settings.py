@@ -4,12 +4,15 @@
 """
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from decimal import Decimal
 from functools import cache
 from typing import Any, get_type_hints
 
 MIB = 1 << 20
+_DECIMAL = re.compile(r"\d{1,9}(\.\d{1,12})?", re.ASCII)  # exact in a ledger record, which holds 38 digits
 
 
 class SettingError(ValueError):
@@ -22,7 +25,7 @@ def _setting(default: Any, about: str, *choices: str) -> Any:
 
 @dataclass(frozen=True)
 class Settings:
-    """A field `model_dir` is the variable MODEL_DIR. Types: str, int; an empty variable counts as absent."""
+    """A field `model_dir` is the variable MODEL_DIR. Types: str, int, Decimal; an empty variable counts as absent."""
 
     model_dir: str = _setting("/opt/model", "Folder of the model layer to serve.")
     model_check: str = _setting(
@@ -44,6 +47,17 @@ class Settings:
     )
     limits_table: str = _setting(
         "", "DynamoDB table of what keys with limits have used. Without it such keys get a 503, others are served."
+    )
+    input_per_mtok: Decimal = _setting(Decimal("0.01"), "Price of a million input tokens, in USD.")  # noqa: RUF009
+    batch_factor: Decimal = _setting(Decimal("0.5"), "What a batch's tokens cost, as a part of that price.")  # noqa: RUF009
+    price_effective_at: str = _setting(
+        "", "When that price began, such as 2026-11-01T00:00:00Z; without it, when the model layer was built."
+    )
+    cors_origins: str = _setting(
+        "*", "Pages that may call from a browser: `*`, `none`, or their origins separated by commas."
+    )
+    metrics: str = _setting(
+        "off", "Whether a plain HTTP server has `/metrics`, which is public; Lambda never has it.", "on", "off"
     )
     log_level: str = _setting("INFO", "Least severe log line that is written.", "DEBUG", "INFO", "WARNING", "ERROR")
     port: int = _setting(8080, "Port of the plain HTTP server (`handler/entry.sh` outside Lambda).")
@@ -69,6 +83,8 @@ def parse(environ: Mapping[str, str]) -> Settings:
             wrong.append(f"{name}={text}: expected one of {', '.join(choices)}")
         elif types[each.name] is int and not (text.isascii() and text.isdigit()):
             wrong.append(f"{name}={text}: expected a whole number, 0 or more")
+        elif types[each.name] is Decimal and not _DECIMAL.fullmatch(text):
+            wrong.append(f"{name}={text}: expected a decimal number, 0 or more, such as 0.01")
         else:
             values[each.name] = types[each.name](text)
     if wrong:

@@ -9,8 +9,11 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 from handler import logs, settings
-from handler.api import embeddings, health, models
+from handler.api import docs, embeddings, health, models
+from handler.api.coding import Gzip
+from handler.api.cors import Cors
 from handler.api.frame import Frame, reply
+from handler.api.paths import Paths
 from handler.contract import errors
 from handler.service import Service
 
@@ -32,22 +35,33 @@ def create_app(service: Service | None = None, room: int | None = None) -> FastA
         logs.configure(config)
         service = Service.open(config)
         threading.Thread(target=_load, args=(service,), name="load", daemon=True).start()
-    app = FastAPI(title="emblet", docs_url=None, redoc_url=None, redirect_slashes=False)
+    app = FastAPI(title="emblet", openapi_url=None, redirect_slashes=False)  # docs.py has pages of its own
     app.state.service, app.state.room = service, room
     app.state.workers = CapacityLimiter(_WORKERS)
-    for resource in (embeddings, models, health):
+    for resource in (embeddings, models, docs, health):
         app.include_router(resource.router)
+    metered = service.settings.metrics == "on" and not service.settings.aws_lambda_runtime_api
+    if metered:
+        from handler.api import metrics
+
+        app.include_router(metrics.router)
     app.add_exception_handler(HTTPException, _framework_error)
-    app.add_middleware(Frame)
+    app.add_middleware(Gzip)
+    paths = app.state.paths = Paths(app.routes)
+    app.add_middleware(Frame, paths, Cors(service.settings.cors_origins))
+    if metered:
+        app.state.metrics = metrics.Metrics()
+        app.add_middleware(metrics.Metered, paths, app.state.metrics)
     return app
 
 
 async def _framework_error(request: Request, error: Exception) -> Response:
-    """Starlette's own refusals, in the envelope: an unknown route and a wrong method."""
+    """Starlette's own refusals, in the envelope: an unknown route and a wrong method, with all that its path takes."""
     assert isinstance(error, HTTPException)  # noqa: S101  (what it was registered for)
-    method, path = request.method, request.url.path
+    method, path = request.method, request.scope["path"]  # not of its URL, which would be parsed anew
     if error.status_code == 405:
-        return reply(errors.WRONG_METHOD.error(headers=dict(error.headers or {}), method=method, path=path))
+        allow = request.app.state.paths.allow(path)
+        return reply(errors.WRONG_METHOD.error(headers={"allow": allow}, method=method, path=path))
     if error.status_code == 404:
         return reply(errors.UNKNOWN_URL.error(method=method, path=path))
     raise error

@@ -11,44 +11,13 @@ from handler.api import auth, bodies
 from handler.api.frame import JSON
 from handler.billing.keys import Caller
 from handler.billing.ledger import Work
-from handler.contract.embeddings import FORMATS, MAX_INPUTS
 from handler.service import Answer, Service
 
 router = APIRouter()
 
-_SCHEMA = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            JSON: {
-                "schema": {
-                    "type": "object",
-                    "required": ["model", "input"],
-                    "properties": {
-                        "model": {"type": "string"},
-                        "input": {
-                            "oneOf": [
-                                {"type": "string"},
-                                {
-                                    "type": "array",
-                                    "minItems": 1,
-                                    "maxItems": MAX_INPUTS,
-                                    "items": {"type": "string"},
-                                },
-                            ]
-                        },
-                        "encoding_format": {"type": "string", "enum": list(FORMATS), "nullable": True},
-                        "dimensions": {"type": "integer", "minimum": 1, "nullable": True},
-                        "user": {"type": "string", "nullable": True},
-                    },
-                }
-            }
-        },
-    }
-}
 
-
-@router.post("/v1/embeddings", openapi_extra=_SCHEMA)
+@router.post("/v1/embeddings")
+@router.post("/invocations")  # SageMaker's name for it
 async def embeddings(request: Request) -> Response:
     """Embed one text, or up to 2,048."""
     came = datetime.now(UTC)
@@ -59,6 +28,7 @@ async def embeddings(request: Request) -> Response:
     do = partial(_answer, service, raw, caller, work_id, came, request.app.state.room)
     answer = await to_thread.run_sync(do, limiter=request.app.state.workers)
     request.state.tokens = answer.tokens
+    request.state.plain = answer.encoding_format == "base64"
     headers = dict(answer.headers)
     if request.headers.get("x-emblet-timing") == "true":
         headers["server-timing"] = ", ".join(f"{part};dur={ms:.2f}" for part, ms in answer.timing.items())

@@ -1,23 +1,26 @@
-"""What stands around every route: request id, headers, one log line, and an envelope for whatever goes wrong."""
+"""What stands around every route: request id, headers, one log line, an envelope for whatever goes wrong, and the
+methods that no route has to know, HEAD and OPTIONS."""
 
 import logging
 import time
 import traceback
 import uuid
 
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from handler.api.cors import Cors
+from handler.api.paths import Paths
 from handler.contract import errors
 from handler.contract.errors import ApiError
 
 log = logging.getLogger(__name__)
 
 JSON = "application/json"
+_SHOWN = 256  # characters of a path in the log: a caller may send 64 KiB of it in each request
 _VERSION = "2020-10-01"  # of OpenAI's API, which SDKs expect to read
-_WITHOUT_PREFIX = ("/embeddings", "/models")  # answered as under /v1 too
 
 
 def reply(error: ApiError) -> Response:
@@ -28,17 +31,19 @@ def reply(error: ApiError) -> Response:
 class Frame:
     """The outermost middleware of ours. `scope["state"]` gets `request_id`; routes add `account` and `tokens`."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    def __init__(self, app: ASGIApp, paths: Paths, cors: Cors) -> None:
+        self.app, self.paths, self.cors = app, paths, cors
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        start, asked, status = time.perf_counter(), scope["path"], 0
+        start, method, asked, status = time.perf_counter(), scope["method"], scope["path"], 0
         state = scope.setdefault("state", {})
         state["request_id"] = f"req_{uuid.uuid4().hex}"
-        scope["path"] = _canonical(asked)
+        path = self.paths.canonical(asked)
+        # HEAD is GET within: the server keeps the body back, so that all of the head is the same.
+        scope = {**scope, "path": path, "method": "GET" if method == "HEAD" else method}
 
         async def framed(message: Message) -> None:
             nonlocal status
@@ -50,10 +55,14 @@ class Frame:
                 headers["openai-version"] = _VERSION
                 if "account" in state:
                     headers["openai-organization"] = state["account"]
+                self.cors.mark(headers, Headers(scope=scope).get("origin"))
             await send(message)
 
         try:
-            await self.app(scope, receive, framed)
+            if method == "OPTIONS":
+                await self._options(path, Headers(scope=scope))(scope, receive, framed)
+            else:
+                await self.app(scope, receive, framed)
         except ApiError as error:
             state["code"] = error.problem.code or error.problem.type
             await reply(error)(scope, receive, framed)
@@ -68,8 +77,8 @@ class Frame:
             await reply(errors.UNFORESEEN.error(id=state["request_id"]))(scope, receive, framed)
         log.info(
             "%s %r %d%s in %.1f ms, request %s, account %s, tokens %s",
-            scope["method"],
-            asked,
+            method,
+            asked[:_SHOWN],
             status,
             f" {state['code']}" if "code" in state else "",
             (time.perf_counter() - start) * 1e3,
@@ -78,10 +87,10 @@ class Frame:
             state.get("tokens", "-"),
         )
 
-
-def _canonical(path: str) -> str:
-    """The route a path means: `//` and a trailing slash make no difference, nor does `/v1`. Never a redirect, which
-    would lose the caller's key or turn a POST into a GET."""
-    path = "/" + "/".join(part for part in path.split("/") if part)
-    bare = any(path == route or path.startswith(route + "/") for route in _WITHOUT_PREFIX)
-    return "/v1" + path if bare else path
+    def _options(self, path: str, headers: Headers) -> Response:
+        """204 and what may be asked of a path. A preflight gets it wherever it goes: of a refused one, a page would
+        see that its browser was refused, and not the 404 that says why."""
+        allow, preflight = self.paths.allow(path), self.cors.preflight(headers)
+        if not allow and not preflight:
+            raise errors.UNKNOWN_URL.error(method="OPTIONS", path=path)
+        return Response(status_code=204, headers=({"allow": allow} if allow else {}) | preflight)

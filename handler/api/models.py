@@ -1,8 +1,10 @@
-"""`GET /v1/models` and `GET /v1/models/{id}`."""
+"""What is served here and what it costs: `GET /v1/models`, `/v1/models/{id}`, and in public `/v1/pricing` and FlexAI's
+catalogue, `/api/models`."""
 
-from typing import Any
+from datetime import UTC, datetime
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
 
 from handler.api import auth
 from handler.billing.keys import ROLES
@@ -12,16 +14,30 @@ router = APIRouter()
 
 
 @router.get("/v1/models")
-async def models(request: Request) -> dict[str, Any]:
+async def models(request: Request) -> Response:
     """The models served here, and a row for each alias that pickers look for."""
     service: Service = request.app.state.service
     await auth.caller(request, service, *ROLES)
-    return service.models.listing()
+    return JSONResponse(service.models.listing())
 
 
 @router.get("/v1/models/{name:path}")
-async def model(request: Request, name: str) -> dict[str, Any]:
+async def model(request: Request) -> Response:
     """One model, by its id or an alias; slashes in either form."""
     service: Service = request.app.state.service
     await auth.caller(request, service, *ROLES)
-    return service.models.one(name)
+    return JSONResponse(service.models.one(request.path_params["name"]))
+
+
+@router.get("/v1/pricing")
+async def pricing(request: Request) -> Response:
+    """What a million tokens of each model cost now."""
+    service: Service = request.app.state.service
+    return JSONResponse(service.models.pricing(datetime.now(UTC)))
+
+
+@router.get("/api/models")
+async def catalogue(request: Request) -> Response:
+    """The models as a bare array."""
+    service: Service = request.app.state.service
+    return JSONResponse(service.models.catalogue(healthy=service.ready))

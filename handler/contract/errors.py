@@ -133,6 +133,8 @@ WRONG_METHOD = Problem(
     None,
     "Not allowed to {method} on {path}. (HINT: Perhaps you meant to use a different HTTP method?)",
 )
+BROKEN_HTTP = Problem(400, _INVALID, None, "The server could not read your request as HTTP/1.1.")
+HEAD_TOO_LARGE = Problem(431, _INVALID, None, "The address and headers of your request are larger than are read here.")
 BODY_TOO_LARGE = Problem(
     413, _INVALID, "request_too_large", "The request body is {n} bytes; at most {limit} are accepted."
 )
@@ -176,6 +178,11 @@ STORE_UNAVAILABLE = Problem(
     "store_unavailable",
     "A store that this service needs cannot be reached. Please try again in {s} seconds.",
 )
+
+
+def table() -> tuple[Problem, ...]:
+    """Every row, in the order above."""
+    return tuple(value for value in globals().values() if isinstance(value, Problem))
 
 
 def try_again(problem: Problem, seconds: int) -> ApiError:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -10,7 +11,7 @@ from handler.contract import errors
 
 @dataclass(frozen=True)
 class Model:
-    """`context` counts the special tokens, `content_tokens` does not; `input_per_mtok` is USD per million tokens."""
+    """`context` counts the special tokens, `content_tokens` does not; prices are USD per million tokens."""
 
     id: str
     aliases: tuple[str, ...]
@@ -23,21 +24,27 @@ class Model:
     quantization: str
     weights: str
     revision: str | None
+    description: str
     input_per_mtok: Decimal
+    batch_input_per_mtok: Decimal
+    priced_since: datetime
 
     @property
     def names(self) -> tuple[str, ...]:
         return self.id, *self.aliases
 
+    @property
+    def supports(self) -> list[str]:
+        return ["embeddings", *(name for name in ("sparse", "multi_vector") if name in self.outputs)]
+
     def row(self) -> dict[str, Any]:
-        extras = [name for name in ("sparse", "multi_vector") if name in self.outputs]
         return {
             "id": self.id,
             "object": "model",
             "created": self.created,
             "owned_by": self.owned_by,
             "category": "embedding",
-            "supports": ["embeddings", *extras],
+            "supports": self.supports,
             "context_window": self.context,
             "dimensions": self.dimensions,
             "input_per_mtok": float(self.input_per_mtok),
@@ -54,6 +61,43 @@ class Model:
         for alias in self.aliases:
             if "embed" in alias:
                 yield self.row() | {"id": alias, "alias_of": self.id}
+
+    def price(self) -> dict[str, Any]:
+        return {
+            "model": self.id,
+            "currency": "USD",
+            "effective_at": _rfc3339(self.priced_since),
+            "input_per_mtok": float(self.input_per_mtok),
+            "output_per_mtok": 0,
+            "cached_input_per_mtok": None,
+            "unit_price_usd": None,
+            "billing_unit": "tokens",
+            "resolution_tier": None,
+            "quality_tier": None,
+            "batch_input_per_mtok": float(self.batch_input_per_mtok),
+        }
+
+    def card(self, *, healthy: bool) -> dict[str, Any]:
+        """The model in FlexAI's catalogue; a name to display is the id in capitals, as theirs is."""
+        return {
+            "slug": self.id,
+            "model_name": self.id,
+            "display_name": self.id.replace("-", " ").upper(),
+            "description": self.description,
+            "category": "embedding",
+            "context_window": self.context,
+            "max_output": 0,
+            "input_per_mtok": float(self.input_per_mtok),
+            "output_per_mtok": 0,
+            "supports": self.supports,
+            "pricing": [],
+            "health_status": "healthy" if healthy else "unhealthy",
+            "provider": self.owned_by,
+        }
+
+
+def _rfc3339(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
 
 
 class Models:
@@ -77,3 +121,9 @@ class Models:
         """The row of an id or alias, named as asked."""
         model = self.find(name)
         return model.row() | ({} if name == model.id else {"id": name, "alias_of": model.id})
+
+    def pricing(self, now: datetime) -> dict[str, Any]:
+        return {"object": "list", "data": [model.price() for model in self.all], "generated_at": _rfc3339(now)}
+
+    def catalogue(self, *, healthy: bool) -> list[dict[str, Any]]:
+        return [model.card(healthy=healthy) for model in self.all]

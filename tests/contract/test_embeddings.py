@@ -1,3 +1,4 @@
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -19,7 +20,10 @@ MODEL = Model(
     quantization="int8",
     weights="real",
     revision=None,
+    description="Multilingual embeddings, 1024 dimensions, 8K context.",
     input_per_mtok=Decimal("0.01"),
+    batch_input_per_mtok=Decimal("0.005"),
+    priced_since=datetime(2026, 11, 1, tzinfo=UTC),
 )
 MODELS = Models(MODEL)
 

@@ -5,7 +5,9 @@ a folder closed to others, the function keeps the right to read any file, so tha
 stands for what Lambda's user could not read.
 """
 
+import base64
 import contextlib
+import gzip
 import importlib.util
 import json
 import stat
@@ -143,7 +145,7 @@ def test_the_function_embeds(function: Emulator, make_key: Callable[[str], str])
     answer = function.invoke(request)
 
     assert answer["statusCode"] == 200, answer
-    body = json.loads(answer["body"])
+    body = json.loads(gzip.decompress(base64.b64decode(answer["body"])))  # the event's SDK takes it so
     [embedding] = [each["embedding"] for each in body["data"]]
     assert body["model"] == MODEL
     assert len(embedding) == 384

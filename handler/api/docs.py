@@ -1,0 +1,47 @@
+"""For people and their tools: `/` and `/docs`, a page that needs no other host, and `/openapi.json`.
+
+Both are made when they are asked for, and so are their modules loaded: no embedding needs them.
+"""
+
+import re
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+
+from handler.service import Service
+
+router = APIRouter()
+
+_HOST = re.compile(r"[A-Za-z0-9.-]+(:\d+)?|\[[0-9a-fA-F:.]+\](:\d+)?")
+# The page may load nothing and run nothing; its style is its own.
+_HEADERS = {
+    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+}
+
+
+@router.get("/")
+@router.get("/docs")
+async def docs(request: Request) -> Response:
+    """How to call this deployment, in HTML."""
+    from handler.api import page
+
+    service: Service = request.app.state.service
+    html = page.render(service.models, address(request), service.settings.max_body_bytes, request.app.state.room)
+    return Response(html, headers=_HEADERS, media_type="text/html")
+
+
+@router.get("/openapi.json")
+async def openapi(request: Request) -> Response:
+    """The interface in OpenAPI 3.1."""
+    from handler.contract import openapi
+
+    service: Service = request.app.state.service
+    return JSONResponse(openapi.document(service.models, address(request)))
+
+
+def address(request: Request) -> str:
+    """This deployment's own URL as its caller has written it: behind a proxy, the scheme is the proxy's."""
+    host, scheme = request.headers.get("host", ""), request.headers.get("x-forwarded-proto", request.url.scheme)
+    return f"{'https' if scheme == 'https' else 'http'}://{host if _HOST.fullmatch(host) else 'localhost'}"

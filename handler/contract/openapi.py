@@ -1,0 +1,160 @@
+"""The OpenAPI 3.1 document, made when it is asked for: paths here, shapes in `schemas.py`, errors from `errors.py`."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from handler.contract import errors, schemas
+from handler.contract.errors import Problem
+from handler.contract.models import Models
+from handler.contract.schemas import Schema, ref
+
+JSON = "application/json"
+VERSION = "0.1.0"  # pyproject.toml's, which the image does not have; a test holds them together
+
+# What any route can answer; what a caller with a key can; and what only embedding can.
+_ANYWHERE = (errors.UNFORESEEN,)
+_KEYED = (errors.NO_KEY, errors.WRONG_KEY, errors.STORE_UNAVAILABLE, *_ANYWHERE)
+_BEYOND_ROUTES = (errors.UNKNOWN_URL, errors.WRONG_METHOD, errors.BROKEN_HTTP, errors.HEAD_TOO_LARGE)
+_EMBEDDING = tuple(problem for problem in errors.table() if problem not in _BEYOND_ROUTES)
+
+_ABOUT = """\
+OpenAI's embeddings, from a function. Every failure, whatever the path, is an `Error`. Every path also answers with a
+slash at its end, with doubled slashes and, below `/v1`, without `/v1`; every GET answers HEAD, everything OPTIONS.
+A JSON body may come with any content type but `multipart/form-data`. Unknown fields are ignored."""
+
+
+def document(models: Models, url: str) -> Schema:
+    """The interface as this deployment answers it under `url`."""
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "emblet", "version": VERSION, "description": _ABOUT, "license": {"name": "MIT"}},
+        "servers": [{"url": url}],
+        "security": [{name: []} for name in _SECURITY],
+        "paths": _paths(models),
+        "components": {
+            "schemas": schemas.components(models),
+            "headers": _HEADERS,
+            "securitySchemes": _SECURITY,
+        },
+    }
+
+
+_SECURITY: dict[str, Schema] = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "basic": {"type": "http", "scheme": "basic", "description": "The password is the key; the user name is ignored."},
+    "api-key": {"type": "apiKey", "in": "header", "name": "api-key"},
+    "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+}
+
+
+def _header(about: str, **schema: Any) -> Schema:
+    return {"description": about, "schema": schema or {"type": "string"}}
+
+
+_COUNT = {"type": "integer", "minimum": 0}
+_HEADERS: dict[str, Schema] = {
+    "x-request-id": _header("Names the request; also in the log.", type="string", pattern="^req_[0-9a-f]{32}$")
+    | {"required": True},
+    "openai-processing-ms": _header("Milliseconds.", **_COUNT),
+    "openai-version": _header("Of OpenAI's API.", const="2020-10-01"),
+    "openai-organization": _header("The key's account."),
+    **{
+        f"x-ratelimit-{what}-{of}": _header(f"For keys with a limit of {of}: {about}", **schema)
+        for of in ("requests", "tokens")
+        for what, about, schema in (
+            ("limit", "how many a minute.", _COUNT),
+            ("remaining", "how many are left in it.", _COUNT),
+            ("reset", "until it is whole again, such as `547ms` or `6m0s`.", {"type": "string"}),
+        )
+    },
+    "x-emblet-token-arrays": _header("What token ids were read as, if any were sent.", enum=["cl100k", "model"]),
+    "x-emblet-replay": _header("`true`: this request was billed before, and is not again.", const="true"),
+    "server-timing": _header("Milliseconds of each part, if the request had `x-emblet-timing: true`."),
+    "x-should-retry": _header("`false`: repeating cannot help. SDKs obey it.", const="false"),
+    "retry-after": _header("Seconds to wait.", **_COUNT),
+    "retry-after-ms": _header("Milliseconds to wait.", **_COUNT),
+}
+_ALWAYS = ("x-request-id", "openai-processing-ms", "openai-version")
+_OF_A_KEY = (*_ALWAYS, "openai-organization")
+_OF_A_LIMIT = tuple(name for name in _HEADERS if name.startswith("x-ratelimit"))
+_OF_AN_EMBEDDING = (*_OF_A_KEY, *_OF_A_LIMIT, "x-emblet-token-arrays", "x-emblet-replay", "server-timing")
+_OF_AN_ERROR = (*_OF_A_KEY, "x-should-retry", "retry-after", "retry-after-ms")
+
+
+def _paths(models: Models) -> dict[str, Schema]:
+    embed: Schema = {
+        "summary": "Embed one text, or up to 2,048.",
+        "requestBody": {"required": True, "content": {JSON: {"schema": ref("EmbeddingRequest")}}},
+        "responses": _responses("The embeddings, in the order of their inputs.", "EmbeddingResponse", _EMBEDDING),
+    }
+    embed["responses"]["200"]["headers"] = _named(_OF_AN_EMBEDDING)
+    name = {
+        "name": "name",
+        "in": "path",
+        "required": True,
+        "description": "An id or alias, its slashes raw or as %2F.",
+        "schema": {"type": "string", "minLength": 1},
+        "examples": {name: {"value": name} for model in models.all for name in model.names},
+    }
+    one = _get("model", "One model, by id or alias.", "Model", (*_KEYED, errors.UNKNOWN_MODEL))
+    ready = (errors.LOADING, *_ANYWHERE)
+    return {
+        "/v1/embeddings": {"post": embed | {"operationId": "embeddings"}},
+        "/invocations": {"post": embed | {"operationId": "invocations", "summary": "SageMaker's name for embeddings."}},
+        "/v1/models": {"get": _get("models", "The models, and an alias's row where pickers need it.", "ModelList")},
+        "/v1/models/{name}": {"parameters": [name], "get": one},
+        "/v1/pricing": {"get": _public("pricing", "Prices in USD per million tokens.", "PriceList")},
+        "/api/models": {"get": _public("catalogue", "The models as a bare array.", {"ModelCard"})},
+        "/health": {"get": _public("health", "The process lives.", "Status")},
+        "/ready": {"get": _public("ready", "A token has gone through the model.", "Status", ready)},
+        "/ping": {"get": _public("ping", "As `/ready`.", "Status", ready)},
+        "/": {"get": _page("home", "How to call this service.", "text/html")},
+        "/docs": {"get": _page("docs", "As `/`.", "text/html")},
+        "/openapi.json": {"get": _page("openapi", "This document.", JSON)},
+    }
+
+
+def _get(name: str, about: str, shape: str | set[str], problems: Iterable[Problem] = _KEYED) -> Schema:
+    return {"operationId": name, "summary": about, "responses": _responses("OK", shape, problems)}
+
+
+def _public(name: str, about: str, shape: str | set[str], problems: Iterable[Problem] = _ANYWHERE) -> Schema:
+    return _get(name, about, shape, problems) | {"security": []}
+
+
+def _page(name: str, about: str, media: str) -> Schema:
+    page = _public(name, about, "Status")
+    page["responses"]["200"]["content"] = {media: {"schema": {"type": "object" if media == JSON else "string"}}}
+    return page
+
+
+def _responses(about: str, shape: str | set[str], problems: Iterable[Problem]) -> dict[str, Schema]:
+    """200 with a shape, or an array of the shape in a set; and the problems by their status."""
+    schema = ref(shape) if isinstance(shape, str) else {"type": "array", "items": ref(*shape)}
+    answers: dict[str, Schema] = {
+        "200": {"description": about, "headers": _named(_ALWAYS), "content": {JSON: {"schema": schema}}}
+    }
+    by_status: dict[int, list[Problem]] = {}
+    for problem in problems:
+        by_status.setdefault(problem.status, []).append(problem)
+    return answers | {str(status): _failure(found) for status, found in sorted(by_status.items())}
+
+
+def _failure(problems: list[Problem]) -> Schema:
+    """The envelope, with the `code`s that this status can have."""
+    codes = list(dict.fromkeys(problem.code for problem in problems))
+    return {
+        "description": "\n".join(f"- {problem.message}" for problem in problems),
+        "headers": _named((*_OF_AN_ERROR, *(_OF_A_LIMIT if problems[0].status == 429 else ()))),
+        "content": {
+            JSON: {
+                "schema": {
+                    "allOf": [ref("Error"), {"properties": {"error": {"properties": {"code": {"enum": codes}}}}}]
+                }
+            }
+        },
+    }
+
+
+def _named(names: Iterable[str]) -> Mapping[str, Schema]:
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}

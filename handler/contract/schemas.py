@@ -1,0 +1,197 @@
+"""The shapes of the wire as JSON Schema (2020-12), as data: what the OpenAPI document refers to."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from handler.contract.embeddings import FORMATS, MAX_INPUTS, MAX_TOKENS
+from handler.contract.models import Model, Models
+
+Schema = dict[str, Any]
+
+
+def ref(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def components(models: Models) -> dict[str, Schema]:
+    """Every named schema; names, widths and outputs are those of the models served here."""
+    return {
+        "EmbeddingRequest": _request(models),
+        "EmbeddingResponse": _RESPONSE,
+        "Embedding": _ITEM,
+        "SparseEmbedding": _SPARSE,
+        "MultiVectorEmbedding": _MULTI_VECTOR,
+        "Usage": _USAGE,
+        "Model": _MODEL,
+        "ModelList": _page(ref("Model")),
+        "Price": _PRICE,
+        "PriceList": _page(ref("Price"), generated_at=_TIME),
+        "ModelCard": _CARD,
+        "Error": _ERROR,
+        "Status": _object({"status": {"type": "string"}}),
+    }
+
+
+def _object(properties: Mapping[str, Schema], **optional: Schema) -> Schema:
+    """An object with all of `properties`; those in `optional` may be absent."""
+    return {"type": "object", "required": list(properties), "properties": {**properties, **optional}}
+
+
+def _page(item: Schema, **extra: Schema) -> Schema:
+    return _object({"object": {"const": "list"}, "data": _array(item), **extra})
+
+
+def _array(items: Schema, about: str = "", **bounds: int) -> Schema:
+    return {"type": "array", "items": items} | bounds | ({"description": about} if about else {})
+
+
+def _optional(kind: str, about: str, **more: Any) -> Schema:
+    """A field for which null is as good as absent."""
+    return {"type": [kind, "null"], "description": about} | more
+
+
+def _choice(values: tuple[str, ...], default: str, about: str) -> Schema:
+    return {"enum": [*values, None], "default": default, "description": about}
+
+
+_INTEGER: Schema = {"type": "integer", "minimum": 0}
+_NUMBER: Schema = {"type": "number"}
+_TEXT: Schema = {"type": "string"}
+_TIME: Schema = {"type": "string", "format": "date-time"}
+_OUTPUTS = ("dense", "sparse", "multi_vector")
+_SUPPORTS: Schema = _array({"enum": ["embeddings", "sparse", "multi_vector"]})
+_TOKEN_IDS: Schema = _array(_INTEGER, "One text as token ids.", minItems=1)
+
+
+def _request(models: Models) -> Schema:
+    names = [name for model in models.all for name in model.names]
+    widths = sorted({model.dimensions for model in models.all})
+    return _object(
+        {
+            "model": {"enum": names, "description": "An id or alias, compared exactly."},
+            "input": {
+                "description": f"What to embed: {' '.join(_limits(model) for model in models.all)} A request may have "
+                f"{MAX_TOKENS:,} tokens. Token ids mean what the deployment's TOKEN_ARRAYS says.",
+                "anyOf": [
+                    _TEXT | {"description": "One text."},
+                    _array(_TEXT, "Several texts.", minItems=1, maxItems=MAX_INPUTS),
+                    _TOKEN_IDS,
+                    _array(_TOKEN_IDS, "Several texts as token ids.", minItems=1, maxItems=MAX_INPUTS),
+                ],
+            },
+        },
+        encoding_format=_choice(FORMATS, "float", "Decimal digits, or base64 of little-endian float32; the same bits."),
+        dimensions=_optional("integer", "The model's own width.", enum=[*widths, None]),
+        user=_optional("string", "Unused."),
+        truncate=_optional(
+            "boolean", "true: of a text beyond the context the head is embedded. false: it is refused.", default=False
+        ),
+        embedding_types=_optional(
+            "array",
+            "The outputs to return; a model's are told by `supports` in its row of `/v1/models`.",
+            items={"enum": list(_OUTPUTS)},
+            minItems=1,
+            default=["dense"],
+        ),
+        output_dtype=_choice(
+            ("float", "int8", "uint8", "binary", "ubinary"), "float", "Type of `embedding`'s numbers."
+        ),
+        multi_vector_dtype=_choice(("float16", "float32"), "float16", "Width of multi-vector base64."),
+    )
+
+
+def _limits(model: Model) -> str:
+    special = model.context - model.content_tokens
+    return f"with {model.id} a text may have {model.content_tokens:,} tokens without its {special} special ones."
+
+
+_RESPONSE = _object(
+    {"object": {"const": "list"}, "data": _array(ref("Embedding")), "model": _TEXT, "usage": ref("Usage")},
+    truncated=_array(_INTEGER, "Indexes of inputs that were cut, ascending; only where one was."),
+    averaged=_array(_INTEGER, "Indexes of token-id inputs embedded in windows; only where one was."),
+)
+_ITEM = _object(
+    {
+        "object": {"const": "embedding"},
+        "index": _INTEGER | {"description": "Position of its input."},
+        "embedding": {
+            "description": "Numbers, or their bytes in base64 if that was asked. Empty without the dense output.",
+            "anyOf": [_array(_NUMBER), _TEXT | {"contentEncoding": "base64"}],
+        },
+    },
+    scale=_NUMBER | {"description": "Of int8 and uint8: a number times it is about the float."},
+    sparse_embedding=ref("SparseEmbedding"),
+    multi_vector_embedding={"anyOf": [ref("MultiVectorEmbedding"), _array(_array(_NUMBER))]},
+)
+_SPARSE = _object({"indices": _array(_INTEGER, "Token ids, ascending."), "values": _array(_NUMBER)})
+_MULTI_VECTOR = _object(
+    {
+        "dtype": {"enum": ["float16", "float32"]},
+        "shape": _array(_INTEGER, "Rows and dimensions.", minItems=2, maxItems=2),
+        "data": _TEXT | {"contentEncoding": "base64"},
+    }
+)
+_USAGE = _object({"prompt_tokens": _INTEGER, "total_tokens": _INTEGER})
+_MODEL = _object(
+    {
+        "id": _TEXT,
+        "object": {"const": "model"},
+        "created": _INTEGER | {"description": "Unix seconds: when the model layer was built."},
+        "owned_by": _TEXT,
+        "category": {"const": "embedding"},
+        "supports": _SUPPORTS,
+        "context_window": _INTEGER | {"description": "Tokens of a text with its special ones."},
+        "dimensions": _INTEGER,
+        "input_per_mtok": _NUMBER | {"description": "USD per million tokens."},
+        "output_per_mtok": _NUMBER,
+        "aliases": _array(_TEXT),
+        "quantization": {"enum": ["int8", "fp16", "fp32"]},
+        "weights": {"enum": ["real", "seeded"], "description": "seeded: the vectors mean nothing."},
+        "revision": {"type": ["string", "null"]},
+    },
+    alias_of=_TEXT | {"description": "The canonical id, in the row of an alias."},
+)
+_PRICE = _object(
+    {
+        "model": _TEXT,
+        "currency": {"const": "USD"},
+        "effective_at": _TIME,
+        "input_per_mtok": _NUMBER,
+        "output_per_mtok": _NUMBER,
+        "cached_input_per_mtok": {"type": "null"},
+        "unit_price_usd": {"type": "null"},
+        "billing_unit": {"const": "tokens"},
+        "resolution_tier": {"type": "null"},
+        "quality_tier": {"type": "null"},
+        "batch_input_per_mtok": _NUMBER,
+    }
+)
+_CARD = _object(
+    {
+        "slug": _TEXT,
+        "model_name": _TEXT | {"description": "The value for `model`."},
+        "display_name": _TEXT,
+        "description": _TEXT,
+        "category": {"const": "embedding"},
+        "context_window": _INTEGER,
+        "max_output": _INTEGER,
+        "input_per_mtok": _NUMBER,
+        "output_per_mtok": _NUMBER,
+        "supports": _SUPPORTS,
+        "pricing": _array({}),
+        "health_status": {"enum": ["healthy", "unhealthy"]},
+        "provider": _TEXT,
+    }
+)
+_ERROR = _object(
+    {
+        "error": _object(
+            {
+                "message": _TEXT,
+                "type": _TEXT,
+                "param": {"type": ["string", "null"]},
+                "code": {"type": ["string", "null"]},
+            }
+        )
+    }
+)

@@ -1,0 +1,331 @@
+"""What tools and people read: the OpenAPI document, held against what is really accepted and answered, and the page."""
+
+import re
+import tomllib
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError
+
+from handler.api.app import create_app
+from handler.contract import errors
+from handler.service import Service
+from handler.settings import Settings
+from tests.api.conftest import MODEL, Door
+from tests.api.test_manners import GETS
+from tests.conftest import HOUSE
+from tests.stack.ministack import Tables
+
+Document = dict[str, Any]
+
+
+@pytest.fixture
+def document(door: Door) -> Document:
+    found: Document = door.ask("GET", "/openapi.json", headers={"authorization": ""}).json()
+    return found
+
+
+def resolve(document: Document, node: Any) -> Any:
+    """The node itself, or what its `$ref` names."""
+    while isinstance(node, dict) and "$ref" in node:
+        where = node["$ref"].removeprefix("#/").split("/")
+        node = document
+        for step in where:
+            node = node[step]
+    return node
+
+
+def check(document: Document, schema: Any, value: Any) -> None:
+    """Raise ValidationError unless the value has this shape."""
+    Draft202012Validator(schema | {"components": document["components"]}).validate(value)
+
+
+def conforms(document: Document, method: str, path: str, answer: httpx.Response) -> None:
+    """Raise unless the document has this answer: status, media type, shape and headers."""
+    described = document["paths"][path][method.lower()]["responses"][str(answer.status_code)]
+    [(media, content)] = described["content"].items()
+    assert answer.headers["content-type"].split(";")[0] == media
+    check(document, content["schema"], answer.json() if media == "application/json" else answer.text)
+    for name, reference in described["headers"].items():
+        header = resolve(document, reference)
+        assert name in answer.headers or not header.get("required")
+        if name in answer.headers:
+            text = answer.headers[name]
+            check(document, header["schema"], int(text) if header["schema"].get("type") == "integer" else text)
+
+
+def nodes(node: Any) -> Iterator[Any]:
+    yield node
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from nodes(child)
+
+
+def operations(document: Document) -> Iterator[tuple[str, str, Document]]:
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            if method != "parameters":
+                yield path, method, operation
+
+
+# The document itself
+
+
+def test_it_is_openapi_3_1_of_this_version_and_this_address(door: Door, document: Document) -> None:
+    assert document["openapi"] == "3.1.0"
+    assert document["info"]["version"] == tomllib.loads((HOUSE / "pyproject.toml").read_text())["project"]["version"]
+    [server] = document["servers"]
+    host = httpx.get(f"{door.url}/openapi.json").request.headers["host"]
+    assert server["url"] in (f"http://{host}", "https://emblet0000000000000000000000test.lambda-url.us-east-1.on.aws")
+
+
+def test_its_schemas_are_json_schema_and_its_references_lead_somewhere(document: Document) -> None:
+    for schema in document["components"]["schemas"].values():
+        Draft202012Validator.check_schema(schema)
+    for node in nodes(document):
+        if isinstance(node, dict):
+            assert "nullable" not in node  # a word of OpenAPI 3.0 that 3.1 ignores
+            assert resolve(document, node) is not None
+
+
+def test_each_operation_has_a_name_of_its_own_and_all_it_can_answer(document: Document) -> None:
+    found = list(operations(document))
+    assert len({operation["operationId"] for *_, operation in found}) == len(found)
+    for path, _, operation in found:
+        assert {"200", "500"} <= operation["responses"].keys()
+        parameters = document["paths"][path].get("parameters", [])
+        assert {each["name"] for each in parameters} == set(re.findall(r"\{(\w+)\}", path))
+
+
+def test_it_describes_every_route_and_no_other(document: Document) -> None:
+    described = {path.replace("{name}", MODEL): set(item) - {"parameters"} for path, item in document["paths"].items()}
+    posts = {path: {"post"} for path in ("/v1/embeddings", "/invocations")}
+    assert described == {path: {"get"} for path in GETS} | posts
+
+
+def test_it_knows_every_form_of_key_and_which_paths_are_public(door: Door, document: Document) -> None:
+    schemes = document["components"]["securitySchemes"]
+    assert {(each["type"], each.get("scheme") or each["name"]) for each in schemes.values()} == {
+        ("http", "bearer"),
+        ("http", "basic"),
+        ("apiKey", "api-key"),
+        ("apiKey", "x-api-key"),
+    }
+    assert document["security"] == [{name: []} for name in schemes]
+    for path, method, operation in operations(document):
+        answer = door.ask(method.upper(), path.replace("{name}", MODEL), headers={"authorization": ""})
+        assert (answer.status_code == 401) == (operation.get("security") != [])
+        assert ("401" in operation["responses"]) == (answer.status_code == 401)
+
+
+def test_embeddings_tells_every_error_that_it_can_have(document: Document) -> None:
+    """Those that are left out have no route: a wrong path, a wrong method, a head that is no HTTP."""
+    responses = document["paths"]["/v1/embeddings"]["post"]["responses"]
+    elsewhere = {errors.UNKNOWN_URL, errors.WRONG_METHOD, errors.BROKEN_HTTP, errors.HEAD_TOO_LARGE}
+    told = {status: response["description"] for status, response in responses.items() if status != "200"}
+    assert told.keys() == {str(problem.status) for problem in {*errors.table()} - elsewhere}
+    for problem in {*errors.table()} - elsewhere:
+        assert problem.message in told[str(problem.status)]
+
+
+# What is answered
+
+
+@pytest.mark.parametrize("path", GETS)
+def test_what_a_get_answers_is_described(door: Door, document: Document, path: str) -> None:
+    template = path.replace(MODEL, "{name}")
+    conforms(document, "GET", template, door.ask("GET", path))
+    if template.startswith("/v1/models"):
+        conforms(document, "GET", template, door.ask("GET", path, headers={"authorization": ""}))
+    if template.endswith("{name}"):
+        conforms(document, "GET", template, door.ask("GET", "/v1/models/none"))
+
+
+ACCEPTED: list[dict[str, Any]] = [
+    {},
+    {"input": ""},
+    {"input": ["a", "b"]},
+    {"encoding_format": "base64"},
+    {"encoding_format": None, "dimensions": None, "user": None, "truncate": None},
+    {"embedding_types": None, "output_dtype": None, "multi_vector_dtype": None},
+    {"dimensions": 384, "user": "somebody", "truncate": False, "embedding_types": ["dense"], "output_dtype": "float"},
+    {"multi_vector_dtype": "float32"},
+    {"model": "sentence-transformers/all-MiniLM-L6-v2", "unknown": {"field": 1}},
+]
+REFUSED: list[dict[str, Any]] = [
+    {"model": None},
+    {"model": "none"},
+    {"model": 5},
+    {"input": None},
+    {"input": []},
+    {"input": {}},
+    {"input": [[]]},
+    {"input": ["a", 1]},
+    {"input": [True]},
+    {"input": [1.5]},
+    {"input": ["a"] * 2049},
+    {"encoding_format": "int8"},
+    {"dimensions": 383},
+    {"dimensions": True},
+    {"dimensions": "384"},
+    {"user": 5},
+    {"truncate": "true"},
+    {"embedding_types": []},
+    {"embedding_types": ["Dense"]},
+    {"embedding_types": "dense"},
+    {"output_dtype": "int4"},
+    {"multi_vector_dtype": "float64"},
+]
+
+
+@pytest.mark.parametrize("values", ACCEPTED, ids=str)
+def test_what_it_admits_is_accepted_and_answered_as_it_says(
+    door: Door, document: Document, values: dict[str, Any]
+) -> None:
+    check(document, _request(document), {"model": MODEL, "input": "text"} | values)
+    answer = door.embed(**values, headers={"x-emblet-timing": "true"})
+    assert answer.status_code == 200
+    conforms(document, "POST", "/v1/embeddings", answer)
+
+
+@pytest.mark.parametrize("values", REFUSED, ids=lambda values: str(values)[:40])
+def test_what_it_does_not_admit_is_refused_as_it_says(door: Door, document: Document, values: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        check(document, _request(document), {"model": MODEL, "input": "text"} | values)
+    answer = door.embed(**values)
+    assert 400 <= answer.status_code < 500
+    conforms(document, "POST", "/v1/embeddings", answer)
+
+
+def test_it_has_the_fields_that_other_models_take(document: Document) -> None:
+    """Token ids, truncation and the further outputs, whether or not the model served here has them."""
+    fields: list[dict[str, Any]] = [
+        {"input": [1, 2, 3]},
+        {"input": [[1, 2], [3]]},
+        {"truncate": True},
+        {"embedding_types": ["dense", "sparse", "multi_vector"]},
+        *({"output_dtype": dtype} for dtype in ("int8", "uint8", "binary", "ubinary")),
+    ]
+    for values in fields:
+        check(document, _request(document), {"model": MODEL, "input": "text"} | values)
+
+
+def _request(document: Document) -> Any:
+    body = document["paths"]["/v1/embeddings"]["post"]["requestBody"]
+    assert body["required"]
+    return body["content"]["application/json"]["schema"]
+
+
+# The page
+
+
+class Page(HTMLParser):
+    """What a page's elements would fetch or run, where its links lead, and its text."""
+
+    VOID = frozenset({"meta", "br", "link", "img", "input", "hr"})
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+        self.sources: list[str] = []
+        self.links: list[str] = []
+        self.ids: set[str] = set()
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        if tag not in self.VOID:
+            self.open.append(tag)
+        for name, value in attrs:
+            if name in ("src", "srcset", "data", "action") or (tag == "link" and name == "href"):
+                self.sources.append(str(value))
+            elif name == "href":
+                self.links.append(str(value))
+            elif name == "id":
+                self.ids.add(str(value))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag  # every element is closed in its turn
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.mark.parametrize("path", ["/", "/docs"])
+def test_the_page_is_whole_without_any_other_host_or_script(door: Door, path: str) -> None:
+    answer = door.ask("GET", path, headers={"authorization": ""})
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert answer.headers["content-security-policy"].startswith("default-src 'none';")
+    page = Page(answer.text)
+    assert page.open == []
+    assert page.sources == []
+    assert not page.tags & {"script", "link", "img", "iframe", "object", "form"}
+    assert "url(" not in answer.text
+    assert "/openapi.json" in page.links
+    for link in page.links:
+        assert link.removeprefix("#") in page.ids or door.ask("GET", link).status_code == 200
+
+
+def test_the_page_shows_how_to_call_this_very_deployment(door: Door, document: Document) -> None:
+    text = Page(door.ask("GET", "/docs").text).text
+    [server] = document["servers"]
+    assert f"curl {server['url']}/v1/embeddings" in text
+    assert f'OpenAI(base_url="{server["url"]}/v1"' in text
+    assert f'baseURL: "{server["url"]}/v1"' in text
+    assert MODEL in text
+    assert "$" not in text.replace("$API_KEY", "")
+
+
+def test_the_page_tells_models_limits_and_every_error(door: Door) -> None:
+    html = door.ask("GET", "/").text
+    text = Page(html).text
+    for fact in (
+        MODEL,
+        "sentence-transformers/all-MiniLM-L6-v2",
+        "384",
+        "254",
+        "0.01",
+        "2,048",
+        "300,000",
+        "67,108,864",
+    ):
+        assert fact in text
+    for problem in errors.table():
+        assert problem.message in text
+        assert (problem.code or problem.type) in text
+    assert ("6,283,264 bytes" in text) == ("lambda-url" in text)
+
+
+@pytest.mark.parametrize(
+    ("host", "scheme", "shown"),
+    [
+        ("emblet.example.com", "https", "https://emblet.example.com/v1"),
+        ("127.0.0.1:8000", None, "http://127.0.0.1:8000/v1"),
+        ("[::1]:8000", None, "http://[::1]:8000/v1"),
+        ('x"><script>alert(1)</script>', None, "http://localhost/v1"),
+        ("x';rm -rf ~;'", "javascript", "http://localhost/v1"),
+    ],
+)
+def test_the_address_is_the_callers_own_and_nothing_but_an_address(
+    minilm: Path, tables: Tables, host: str, scheme: str | None, shown: str
+) -> None:
+    headers = {"host": host} | ({"x-forwarded-proto": scheme} if scheme else {})
+    config = Settings(model_dir=str(minilm), keys_table=tables.keys, usage_table=tables.usage)
+    with TestClient(create_app(Service.open(config))) as http:
+        page, described = http.get("/", headers=headers), http.get("/openapi.json", headers=headers)
+    assert f'base_url="{shown}"' in Page(page.text).text
+    assert described.json()["servers"] == [{"url": shown.removesuffix("/v1")}]
+    assert "script" not in page.text
+
+
+def test_a_model_of_random_weights_says_so(seeded: Path, tables: Tables) -> None:
+    config = Settings(model_dir=str(seeded), keys_table=tables.keys, usage_table=tables.usage)
+    with TestClient(create_app(Service.open(config))) as http:
+        assert "its vectors mean nothing" in Page(http.get("/").text).text

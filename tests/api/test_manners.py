@@ -1,0 +1,248 @@
+"""HTTP manners through both doors: how a path may be spelled, HEAD, OPTIONS, and what no route takes."""
+
+import socket
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+
+from handler.api import docs, embeddings, health, metrics, models
+from handler.api.paths import Paths
+from tests.api.conftest import MODEL, Door, envelope
+from tests.stack.server import PlainServer
+
+GETS = [
+    "/",
+    "/docs",
+    "/openapi.json",
+    "/v1/models",
+    f"/v1/models/{MODEL}",
+    "/v1/pricing",
+    "/api/models",
+    "/health",
+    "/ready",
+    "/ping",
+]
+PUBLIC = [path for path in GETS if not path.startswith("/v1/models")]
+OF_THE_MOMENT = {"date", "x-request-id", "openai-processing-ms", "x-amzn-requestid"}
+
+ROUTES = [resource.router for resource in (embeddings, models, docs, health, metrics)]
+
+
+def test_every_route_is_asked_here() -> None:
+    """What the lists of this file promise for every route, they promise for those that there are."""
+    found = {route.path: route.methods for router in ROUTES for route in router.routes if isinstance(route, APIRoute)}
+    posts = {path for path, methods in found.items() if methods == {"POST"}}
+    assert posts == {"/v1/embeddings", "/invocations"}
+    assert {path.replace("{name:path}", MODEL) for path in found} - posts == {*GETS, "/metrics"}
+
+
+# Paths
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/embeddings/",
+        "//v1//embeddings",
+        "/v1/embeddings//",
+        "/embeddings",
+        "/embeddings/",
+        "//embeddings",
+        "/invocations",
+        "/invocations/",
+    ],
+)
+def test_embeddings_answers_under_every_spelling_of_its_path(door: Door, path: str) -> None:
+    answer = door.embed(path)
+    assert answer.status_code == 200
+    assert answer.json() == door.embed().json()
+
+
+@pytest.mark.parametrize("path", GETS)
+def test_every_get_route_answers_with_a_trailing_slash_and_doubled_slashes_and_never_redirects(
+    door: Door, path: str
+) -> None:
+    spellings = {f"{path}/", f"/{path}", path.replace("/", "//")}
+    if path.startswith("/v1/"):
+        spellings |= {path.removeprefix("/v1"), path.removeprefix("/v1") + "/"}
+    for each in spellings:
+        answer = door.ask("GET", each)
+        assert (answer.status_code, answer.headers.get("location")) == (200, None), each
+        if path != "/v1/pricing":  # it tells the time
+            assert answer.content == door.ask("GET", path).content
+
+
+def test_every_v1_route_there_will_be_answers_without_v1() -> None:
+    app = FastAPI()
+    app.add_api_route("/v1/files/{name}/content", lambda: None, methods=["GET"])
+    paths = Paths(app.routes)
+    assert paths.canonical("files/x//content/") == "/v1/files/x/content"
+    assert paths.canonical("/file/x") == "/file/x"
+
+
+@pytest.mark.parametrize("path", GETS)
+def test_the_public_paths_need_no_key_and_the_others_do(door: Door, path: str) -> None:
+    answer = door.ask("GET", path, headers={"authorization": ""})
+    assert answer.status_code == (200 if path in PUBLIC else 401)
+
+
+# HEAD and OPTIONS
+
+
+@pytest.mark.parametrize("path", [*GETS, "/v1/models/unknown", "/nowhere"])
+@pytest.mark.parametrize("coding", ["gzip", "identity"])
+def test_head_is_get_without_the_body(door: Door, path: str, coding: str) -> None:
+    get, head = (door.ask(method, path, headers={"accept-encoding": coding}) for method in ("GET", "HEAD"))
+    assert head.content == b""
+    assert head.status_code == get.status_code
+    assert _lasting(head) == _lasting(get)
+    assert int(head.headers["content-length"]) > 0
+
+
+def test_head_of_a_route_that_is_no_get_is_405(door: Door) -> None:
+    answer = door.ask("HEAD", "/v1/embeddings")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST, OPTIONS")
+
+
+@pytest.mark.parametrize("path", [*GETS, "/v1/embeddings", "/invocations", "/embeddings/", "//v1//models"])
+def test_options_tells_what_a_path_takes_and_needs_no_key(door: Door, path: str) -> None:
+    answer = door.ask("OPTIONS", path, headers={"authorization": ""})
+    assert (answer.status_code, answer.content) == (204, b"")
+    posts = path.strip("/").endswith(("embeddings", "invocations"))
+    assert answer.headers["allow"] == ("POST, OPTIONS" if posts else "GET, HEAD, OPTIONS")
+    assert answer.headers["x-request-id"].startswith("req_")
+
+
+def test_allow_lists_what_all_routes_of_a_path_take() -> None:
+    app = FastAPI()
+    for method in ("DELETE", "GET"):
+        app.add_api_route("/v1/files/{name}", lambda: None, methods=[method])
+    assert Paths(app.routes).allow("/v1/files/x") == "GET, HEAD, DELETE, OPTIONS"
+    assert Paths(app.routes).allow("/v1/files") == ""
+
+
+# What no route takes
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "message"),
+    [
+        ("GET", "/v1/nothing", "Invalid URL (GET /v1/nothing)"),
+        ("OPTIONS", "/v1/nothing", "Invalid URL (OPTIONS /v1/nothing)"),
+        ("POST", "/v1", "Invalid URL (POST /v1)"),
+        ("GET", "/v1/embeddings/x", "Invalid URL (GET /v1/embeddings/x)"),
+        ("GET", "/%ff%fe", "Invalid URL (GET /��)"),
+        ("GET", "/a%00b", "Invalid URL (GET /a\x00b)"),
+        ("GET", "/a%0d%0ab", "Invalid URL (GET /a\r\nb)"),
+        ("GET", "/a%3fb%23c", "Invalid URL (GET /a?b#c)"),
+        ("GET", "/metrics", "Invalid URL (GET /metrics)"),
+        ("GET", "/x" * 10_000, f"Invalid URL (GET {'/x' * 32}…)"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_an_unknown_path_is_404_in_the_envelope(door: Door, method: str, path: str, message: str) -> None:
+    answer = door.ask(method, path)
+    assert answer.status_code == 404
+    assert envelope(answer) == {"message": message, "type": "invalid_request_error", "param": None, "code": None}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        ("GET", "/v1/embeddings", "POST, OPTIONS"),
+        ("GET", "/invocations", "POST, OPTIONS"),
+        ("DELETE", "/v1/models", "GET, HEAD, OPTIONS"),
+        ("POST", "/", "GET, HEAD, OPTIONS"),
+        ("PUT", "/ready", "GET, HEAD, OPTIONS"),
+        ("PATCH", "/models", "GET, HEAD, OPTIONS"),
+    ],
+)
+def test_a_wrong_method_is_405_with_allow(door: Door, method: str, path: str, allow: str) -> None:
+    answer = door.ask(method, path)
+    assert (answer.status_code, answer.headers["allow"]) == (405, allow)
+    where = "/v1/models" if path == "/models" else path
+    assert envelope(answer)["message"].startswith(f"Not allowed to {method} on {where}. (HINT:")
+
+
+@pytest.mark.parametrize("method", ["get", "TRACE", "PROPFIND"])
+def test_a_method_that_nobody_knows_is_405(plain: PlainServer, method: str) -> None:
+    answer = httpx.Response(0)
+    head, body = _raw(plain, f"{method} /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".encode())
+    answer = httpx.Response(head.status_code, headers=head.headers, content=body)
+    assert answer.status_code == 405
+    assert envelope(answer)["message"].startswith(f"Not allowed to {method} on /health.")
+
+
+def test_no_route_leaves_checking_to_the_framework() -> None:
+    """Its 422 is read by no SDK, and the models it makes for that, of answers too, take 25 ms of every cold start."""
+    for router in ROUTES:
+        for route in router.routes:
+            assert isinstance(route, APIRoute)
+            asked = route.dependant
+            checked = [
+                asked.path_params,
+                asked.query_params,
+                asked.header_params,
+                asked.cookie_params,
+                asked.body_params,
+            ]
+            assert checked == [[]] * 5
+            assert route.response_field is None
+
+
+# What is no HTTP
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"hello\r\n\r\n", 400),
+        (b"GET /health\r\n\r\n", 400),
+        (b"GET /health HTTP/1.1\r\n\r\n", 400),  # no host
+        (b"GET /health HTTP/1.1\r\nhost: x\r\nbad header\r\n\r\n", 400),
+        (b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n", 400),
+        (b"GET /" + b"x" * 70_000, 431),
+        (b"GET /health HTTP/1.1\r\nhost: x\r\nx-long: " + b"x" * 70_000, 431),
+    ],
+    ids=lambda value: value[:40].decode() if isinstance(value, bytes) else str(value),
+)
+def test_what_the_server_cannot_read_is_refused_in_the_envelope(plain: PlainServer, sent: bytes, status: int) -> None:
+    head, body = _raw(plain, sent)
+    answer = httpx.Response(head.status_code, headers=head.headers, content=body)
+    assert answer.status_code == status
+    assert envelope(answer)["type"] == "invalid_request_error"
+    assert answer.headers["connection"] == "close"
+
+
+def test_a_body_whose_chunks_are_broken_is_400(plain: PlainServer, inference_key: str) -> None:
+    head = f"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {inference_key}\r\n"
+    answer, body = _raw(plain, head.encode() + b"transfer-encoding: chunked\r\n\r\nzz\r\n")
+    assert answer.status_code == 400
+    assert b"could not read your request as HTTP/1.1" in body
+
+
+def test_what_follows_an_answer_and_is_no_http_ends_the_connection_alone(plain: PlainServer) -> None:
+    answer, body = _raw(plain, b"GET /health HTTP/1.1\r\nhost: x\r\n\r\nhello\r\n\r\n")
+    assert answer.status_code == 200
+    assert body.startswith(b'{"status":"ok"}')
+    assert "Traceback" not in plain.log
+
+
+def _lasting(answer: httpx.Response) -> dict[str, str]:
+    return {name: value for name, value in answer.headers.items() if name not in OF_THE_MOMENT}
+
+
+def _raw(server: PlainServer, sent: bytes) -> tuple[httpx.Response, bytes]:
+    """What comes back for these bytes until the server closes: head and body."""
+    where = urlsplit(server.url)
+    with socket.create_connection((str(where.hostname), int(where.port or 0)), timeout=10) as connection:
+        connection.sendall(sent)
+        connection.shutdown(socket.SHUT_WR)
+        received = b"".join(iter(lambda: connection.recv(65536), b""))
+    head, _, body = received.partition(b"\r\n\r\n")
+    status, *lines = head.decode().split("\r\n")
+    headers = [(name, value) for name, _, value in (line.partition(": ") for line in lines)]
+    return httpx.Response(int(status.split()[1]), headers=headers), body
