@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.stack.frontdoor import FrontDoor
 from tests.stack.ministack import MiniStack, Tables
 from tests.stack.server import PlainServer
 
 HOUSE = Path(__file__).resolve().parent.parent
 ACCOUNT = "acct_test"
+ENTRY = ["/bin/sh", "handler/entry.sh"]  # the image's own entry point
 
 
 def _layer(model: str, *options: str) -> Path:
@@ -81,3 +83,10 @@ def plain(service_env: dict[str, str], tmp_path_factory: pytest.TempPathFactory)
     """The service as a plain HTTP server, in a process of its own."""
     with PlainServer(service_env, HOUSE, tmp_path_factory.mktemp("plain") / "log") as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def function_url(service_env: dict[str, str]) -> Iterator[FrontDoor]:
+    """The function as Lambda runs it, behind its URL, with a reserved concurrency of 2."""
+    with FrontDoor(ENTRY, service_env, cwd=HOUSE, size=2) as door:
+        yield door

@@ -1,23 +1,15 @@
-"""The function as Lambda runs it, behind its URL, for every test of a door; and a place for what they measure."""
+"""A place for what the tests of a door measure."""
 
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
-from tests.stack.frontdoor import FrontDoor
+from tests.conftest import ENTRY
+from tests.conftest import HOUSE as ROOT
 
-ROOT = Path(__file__).parents[2]
-ENTRY = ["/bin/sh", "handler/entry.sh"]  # the image's own entry point
+__all__ = ["ENTRY", "ROOT"]
 
 _measured = pytest.StashKey[list[str]]()
-
-
-@pytest.fixture(scope="session")
-def function_url(service_env: Mapping[str, str]) -> Iterator[FrontDoor]:
-    """The function's URL, with a reserved concurrency of 2."""
-    with FrontDoor(ENTRY, service_env, cwd=ROOT, size=2) as door:
-        yield door
 
 
 @pytest.fixture(scope="session")
