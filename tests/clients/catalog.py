@@ -1,10 +1,13 @@
 """The clients that are asked: which program, in which environment, and how each shows what it got."""
 
+import json
 import os
+import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tests.stack import node
 
@@ -49,6 +52,21 @@ class Client:
             python = str(HOUSE / ".venv-clients" / self.environment / "bin/python")
         return [python, "-m", f"tests.clients.{self.program}", *self.arguments]
 
+    def ask(
+        self, url: str, key: str, model: str, calls: Mapping[str, Mapping[str, Any]], env: Mapping[str, str]
+    ) -> dict[str, Any]:
+        """What the program tells of these calls (program.py), in their order, to the service at `url`. A call is its
+        texts, and what of it is not as usual."""
+        assert Path(self.command[0]).exists(), f"{self.command[0]} is missing: `make test-clients` makes it"
+        usual = {"key": key, "model": model, "alone": False, "chunk": None}
+        job = {"base_url": f"{url}/v1", "calls": [{**usual, **call} for call in calls.values()]}
+        done = subprocess.run(
+            self.command, cwd=HOUSE, env=env, input=json.dumps(job), capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 0, done.stderr
+        told: dict[str, Any] = json.loads(done.stdout)
+        return told
+
 
 def _without(*cases: str, **errors: str) -> dict[str, str]:
     """OpenAI's classes without these cases', and with other classes for others."""
@@ -90,7 +108,6 @@ CLIENTS = {
         requests=6,
         chunk=25,
         errors=_without("empty array"),
-        ordinary=True,
     ),
     "langchain-js": Client(
         "LangChain.js",
@@ -125,6 +142,7 @@ CLIENTS = {
         "ai_sdk.mjs",
         tells_usage=True,
         errors=dict.fromkeys(("wrong key", "unknown model", "too long"), "AI_APICallError"),
+        ordinary=True,
     ),
     "mem0": Client("mem0, told the dimensions", "mem0", "mem0", errors=_without("empty array")),
 }

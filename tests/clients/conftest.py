@@ -1,19 +1,35 @@
-"""Both doors for every client, the vectors they are held against, and the table of what was found."""
+"""Both doors for every client, no other network, the vectors they are held against, and the table of what was found."""
 
 import base64
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any, Protocol
 
 import httpx
 import pytest
 
+from model_layer import cl100k
 from tests.clients.catalog import CLIENTS
 from tests.stack.server import PlainServer
 
 MODEL = "all-minilm-l6-v2"
 DOORS = {"function_url": "function URL", "plain": "plain HTTP"}
+
+
+# Nothing is looked up outside, nothing reported: whatever tries meets a port that refuses.
+OFFLINE = {
+    "HTTP_PROXY": "http://127.0.0.1:9",
+    "HTTPS_PROXY": "http://127.0.0.1:9",
+    "NO_PROXY": "127.0.0.1",
+    "DO_NOT_TRACK": "1",
+    "HAYSTACK_TELEMETRY_ENABLED": "False",
+    "LANGSMITH_TRACING": "false",
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    "MEM0_TELEMETRY": "False",
+}
 
 
 class Served(Protocol):
@@ -26,6 +42,15 @@ def door(request: pytest.FixtureRequest, record_property: Callable[[str, object]
     record_property("door", request.param)
     served: Served = request.getfixturevalue(request.param)
     return served
+
+
+@pytest.fixture(scope="session")
+def offline(minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An environment without a network, with cl100k's vocabulary where tiktoken looks for it."""
+    home = tmp_path_factory.mktemp("clients")
+    [name] = cl100k.WHEEL.files
+    (home / name).symlink_to(minilm / cl100k.FILE)
+    return OFFLINE | {"PATH": os.environ["PATH"], "HOME": str(home), "TIKTOKEN_CACHE_DIR": str(home)}
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
-"""Requests of clients that cannot be run here, because they are applications or need another runtime: to the letter
-what they send (CONTRACT.md, section 11), without their code."""
+"""Requests of clients that cannot be run here, because they are applications or need another runtime: what they send,
+without their code. Where a client forwards fields of its user's choice, one stands for them all."""
 
 from dataclasses import dataclass, field
 from typing import Any

@@ -5,22 +5,17 @@ The first word of a test's name is its column in the table.
 
 import base64
 import hashlib
-import json
-import os
 import struct
-import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import fsum, isclose
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import tiktoken
 
-from model_layer import cl100k
-from tests.clients.catalog import HOUSE, Client, asked
+from tests.clients.catalog import Client, asked
 from tests.clients.conftest import MODEL, Reference, Served, post
 from tests.stack.ministack import Tables
 
@@ -43,7 +38,6 @@ LONG = "water " * 300
 CALLS: dict[str, dict[str, Any]] = {
     "one": {"texts": TEXTS[-4:-3], "alone": True},
     "batch": {"texts": TEXTS},
-    "chunks": {"texts": TEXTS},
     "empty": {"texts": EMPTY},
     "too long": {"texts": [LONG]},
     "wrong key": {"texts": ["a"], "key": "sk-wrong"},
@@ -55,18 +49,6 @@ REFUSALS = {
     "unknown model": (404, "model_not_found", "The model 'text-embedding-9' does not exist"),
     "too long": (400, "context_length_exceeded", "maximum context length is 256 tokens"),
     "empty array": (400, "empty_array", "Expected an array with minimum length 1."),
-}
-
-# Nothing is looked up outside, nothing reported: whatever tries meets a port that refuses.
-OFFLINE = {
-    "HTTP_PROXY": "http://127.0.0.1:9",
-    "HTTPS_PROXY": "http://127.0.0.1:9",
-    "NO_PROXY": "127.0.0.1",
-    "DO_NOT_TRACK": "1",
-    "HAYSTACK_TELEMETRY_ENABLED": "False",
-    "LANGSMITH_TRACING": "false",
-    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
-    "MEM0_TELEMETRY": "False",
 }
 
 
@@ -83,15 +65,6 @@ class Heard:
 
 
 @pytest.fixture(scope="session")
-def offline(minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """An environment without a network, with cl100k's vocabulary where tiktoken looks for it."""
-    home = tmp_path_factory.mktemp("clients")
-    [name] = cl100k.WHEEL.files
-    (home / name).symlink_to(minilm / cl100k.FILE)
-    return OFFLINE | {"PATH": os.environ["PATH"], "HOME": str(home), "TIKTOKEN_CACHE_DIR": str(home)}
-
-
-@pytest.fixture(scope="session")
 def hear(offline: dict[str, str], tables: Tables) -> Callable[[Client, str], tuple[str, Heard]]:
     """Run a client's program against a service, once: the library with its version, and what was heard."""
     found: dict[tuple[str, str], tuple[str, Heard]] = {}
@@ -99,29 +72,14 @@ def hear(offline: dict[str, str], tables: Tables) -> Callable[[Client, str], tup
     def run(client: Client, url: str) -> tuple[str, Heard]:
         if (client.title, url) not in found:
             account = f"acct_{hashlib.sha256(f'{client.title} {url}'.encode()).hexdigest()[:12]}"
-            calls = {name: call for name, call in CALLS.items() if client.chunk or name != "chunks"}
-            told = program(client, url, tables.create_key(account, "inference"), calls, offline)
+            calls = CALLS | {"chunks": {"texts": TEXTS, "chunk": client.chunk}} if client.chunk else CALLS
+            told = client.ask(url, tables.create_key(account, "inference"), MODEL, calls, offline)
             records = [record for record in tables.records() if record["pk"]["S"].startswith(f"{account}#")]
             heard = Heard(dict(zip(calls, told["answers"], strict=True)), records)
             found[client.title, url] = told["library"], heard
         return found[client.title, url]
 
     return run
-
-
-def program(client: Client, url: str, key: str, calls: dict[str, Any], env: dict[str, str]) -> dict[str, Any]:
-    assert Path(client.command[0]).exists(), f"{client.command[0]} is missing: `make test-clients` makes it"
-    usual = {"key": key, "model": MODEL, "alone": False}
-    job = {
-        "base_url": f"{url}/v1",
-        "calls": [usual | call | {"chunk": client.chunk if name == "chunks" else None} for name, call in calls.items()],
-    }
-    done = subprocess.run(
-        client.command, cwd=HOUSE, env=env, input=json.dumps(job), capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    told: dict[str, Any] = json.loads(done.stdout)
-    return told
 
 
 @pytest.fixture
