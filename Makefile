@@ -12,7 +12,7 @@ export ORT_DISABLE_TELEMETRY := 1
 .PHONY: help run test test-clients lint layer lock clean
 
 # The clients that have an environment of their own, and those of them that an ordinary test run asks.
-LOCKED := $(basename $(notdir $(wildcard tests/clients/locks/*.lock)))
+LOCKED := $(shell sed -n 's/^client-\([a-z0-9-]*\) = .*/\1/p' pyproject.toml)
 ORDINARY := openai-1 openai-2 langchain
 TESTED := .venv/ready .venv-ministack/ready tests/node/node_modules/ready
 
