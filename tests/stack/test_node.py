@@ -29,11 +29,11 @@ def installed(folder: Path, version: str, monkeypatch: pytest.MonkeyPatch) -> st
 
 
 def test_a_recent_node_of_the_machine_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert installed(tmp_path, "v20.0.0", monkeypatch) == node()
+    assert installed(tmp_path, "v22.0.0", monkeypatch) == node()
 
 
 def test_an_older_one_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    installed(tmp_path, "v18.20.4", monkeypatch)
+    installed(tmp_path, "v20.20.2", monkeypatch)
 
     assert node() == OF_THE_WHEEL
 
