@@ -11,7 +11,8 @@ from handler.api import auth, bodies
 from handler.api.frame import JSON
 from handler.billing.keys import Caller
 from handler.billing.ledger import Work
-from handler.contract.embeddings import FORMATS, MAX_INPUTS
+from handler.contract.embeddings import DTYPES, FORMATS, TYPES, WIDTHS
+from handler.contract.inputs import MAX_INPUTS
 from handler.service import Answer, Service
 
 router = APIRouter()
@@ -35,11 +36,27 @@ _SCHEMA = {
                                     "maxItems": MAX_INPUTS,
                                     "items": {"type": "string"},
                                 },
+                                {"type": "array", "minItems": 1, "items": {"type": "integer"}},
+                                {
+                                    "type": "array",
+                                    "minItems": 1,
+                                    "maxItems": MAX_INPUTS,
+                                    "items": {"type": "array", "minItems": 1, "items": {"type": "integer"}},
+                                },
                             ]
                         },
                         "encoding_format": {"type": "string", "enum": list(FORMATS), "nullable": True},
                         "dimensions": {"type": "integer", "minimum": 1, "nullable": True},
                         "user": {"type": "string", "nullable": True},
+                        "truncate": {"type": "boolean", "nullable": True},
+                        "embedding_types": {
+                            "type": "array",
+                            "minItems": 1,
+                            "items": {"type": "string", "enum": list(TYPES)},
+                            "nullable": True,
+                        },
+                        "output_dtype": {"type": "string", "enum": list(DTYPES), "nullable": True},
+                        "multi_vector_dtype": {"type": "string", "enum": list(WIDTHS), "nullable": True},
                     },
                 }
             }
@@ -50,7 +67,7 @@ _SCHEMA = {
 
 @router.post("/v1/embeddings", openapi_extra=_SCHEMA)
 async def embeddings(request: Request) -> Response:
-    """Embed one text, or up to 2,048."""
+    """Embed one text, or up to 2,048, as text or as token ids."""
     came = datetime.now(UTC)
     service: Service = request.app.state.service
     caller = await auth.caller(request, service, "inference")
@@ -60,6 +77,8 @@ async def embeddings(request: Request) -> Response:
     answer = await to_thread.run_sync(do, limiter=request.app.state.workers)
     request.state.tokens = answer.tokens
     headers = {}
+    if answer.token_arrays:
+        headers["x-emblet-token-arrays"] = answer.token_arrays
     if request.headers.get("x-emblet-timing") == "true":
         headers["server-timing"] = ", ".join(f"{part};dur={ms:.2f}" for part, ms in answer.timing.items())
     return Response(answer.body, headers=headers, media_type=JSON)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -9,6 +10,11 @@ from tests.stack.frontdoor import FrontDoor
 
 ROOT = Path(__file__).parents[2]
 ENTRY = ["/bin/sh", "handler/entry.sh"]  # the image's own entry point
+
+
+class Server(Protocol):
+    url: str
+
 
 _measured = pytest.StashKey[list[str]]()
 
@@ -18,6 +24,13 @@ def function_url(service_env: Mapping[str, str]) -> Iterator[FrontDoor]:
     """The function's URL, with a reserved concurrency of 2."""
     with FrontDoor(ENTRY, service_env, cwd=ROOT, size=2) as door:
         yield door
+
+
+@pytest.fixture(params=["function", "plain"])
+def server(request: pytest.FixtureRequest) -> Server:
+    """Both doors, one after the other."""
+    door: Server = request.getfixturevalue("function_url" if request.param == "function" else "plain")
+    return door
 
 
 @pytest.fixture(scope="session")
