@@ -74,7 +74,7 @@ class Tokens:
         before, after = self._template
         start = len(before) if ids[: len(before)] == before else 0
         behind = len(ids) - len(after)
-        return start, behind if behind >= start and ids[behind:] == after else len(ids)
+        return start, behind if ids[behind:] == after else len(ids)
 
     @cached_property
     def _template(self) -> tuple[list[int], list[int]]:
