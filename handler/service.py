@@ -17,7 +17,7 @@ from handler.contract.models import Model, Models
 from handler.engine.engine import Engine, NonFiniteVectorError
 from handler.engine.layer import Layer, open_layer
 from handler.engine.manifest import Manifest
-from handler.engine.tokens import TextTooLongError, Tokens, TooManyTokensError
+from handler.intake import Intake
 from handler.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -43,6 +43,7 @@ class Service:
         self.settings, self.keys = config, keys
         self.models = Models(_wire_model(layer.manifest, config))
         self._layer, self._counters, self._ledger = layer, counters, ledger
+        self._intake = Intake(config, layer)
         self._engine: Engine | None = None
         self._loading = threading.Lock()
 
@@ -82,8 +83,7 @@ class Service:
 
     def read(self, raw: bytes) -> EmbeddingRequest:
         """The checked request in a body; everything about it that can be wrong without the tokenizer is a 400 here."""
-        reject_empty = self.settings.empty_input == "reject"
-        return embeddings.check(body.read(raw), self.models, reject_empty=reject_empty)
+        return embeddings.check(body.read(raw), self.models, self._intake.rules)
 
     def embed(self, request: EmbeddingRequest, caller: Caller, work: Work, room: int | None = None) -> Answer:
         """The answer, once its record is in the ledger. Raises ApiError, and then nothing is billed.
@@ -94,23 +94,26 @@ class Service:
         if engine is None:
             raise errors.try_again(errors.LOADING, RETRY_S)
         clock = _Clock()
-        ids = _tokenize(engine.tokens, request)
-        tokens = sum(map(len, ids)) - len(ids) * engine.tokens.special_tokens
-        payload.check(len(ids), request.encoding_format, request.model.dimensions, room)
+        prompts = self._intake.prompts(engine.tokens, request)
+        tokens, listed = prompts.tokens, {"truncated": prompts.truncated, "averaged": prompts.averaged}
+        payload.check(request.inputs, request.encoding_format, request.model.dimensions, room, prompts.changed)
         clock.lap("tokenize")
         left = self._take(request, caller, tokens)
         if caller.limits:
             clock.lap("limits")
         with errors.carrying(left):
             try:
-                vectors = engine.encode(ids)
+                vectors = prompts.vectors(engine.encode(prompts.ids))
             except NonFiniteVectorError as error:
-                raise errors.NON_FINITE.error(param=f"input[{error.index}]", i=error.index) from error
+                index = prompts.input_of(error.index)
+                raise errors.NON_FINITE.error(param=f"input[{index}]", i=index) from error
             clock.lap("encode")
-            answer = render.embeddings(vectors, request.encoding_format, request.model.id, tokens)
+            answer = render.embeddings(vectors, request.encoding_format, request.model.id, tokens, **listed)
             clock.lap("render")
             self._record(request, caller, work, tokens)
             clock.lap("record")
+        if request.arrays:
+            left |= {"x-emblet-token-arrays": self._intake.ids_are}
         return Answer(answer, tokens, clock.laps, request.encoding_format, left)
 
     def _take(self, request: EmbeddingRequest, caller: Caller, tokens: int) -> dict[str, str]:
@@ -142,25 +145,6 @@ class _Clock:
         now = time.perf_counter()
         self.laps[name] = (now - self._last) * 1e3
         self._last = now
-
-
-def _tokenize(tokens: Tokens, request: EmbeddingRequest) -> list[list[int]]:
-    """Token ids of each text. Raises 400 where a text, or all of them, have more than may be, without the specials:
-    that is the number which is limited and billed."""
-    model, special = request.model, tokens.special_tokens
-    try:
-        return tokens.encode(request.texts, each=model.content_tokens, total=embeddings.MAX_TOKENS)
-    except TextTooLongError as error:
-        raise errors.CONTEXT_LENGTH.error(
-            param=f"input[{error.index}]",
-            i=error.index,
-            n=error.tokens,
-            context=model.context,
-            content=model.content_tokens,
-            special=special,
-        ) from None
-    except TooManyTokensError as error:
-        raise errors.MAX_TOKENS.error(param="input", n=error.tokens, most=embeddings.MAX_TOKENS) from None
 
 
 def _wire_model(manifest: Manifest, config: Settings) -> Model:

@@ -39,6 +39,20 @@ class Settings:
     empty_input: str = _setting(
         "embed", 'What "" in the input gets: a vector at 0 tokens, or a 400.', "embed", "reject"
     )
+    token_arrays: str = _setting(
+        "cl100k",
+        "What token ids in the input are: cl100k_base's, which OpenAI's clients send, and are made text again; the "
+        "model's own; or a 400. A layer without cl100k_base's file rejects them.",
+        "cl100k",
+        "model",
+        "reject",
+    )
+    truncate: str = _setting(
+        "false",
+        "Whether a text that is too long loses its end where the request does not say; otherwise it is a 400.",
+        "false",
+        "true",
+    )
     max_body_bytes: int = _setting(64 * MIB, "Largest request body that is read; a larger one is 413.")
     keys_table: str = _setting("", "DynamoDB table of API keys (SHA-256 of each). Required.")
     usage_table: str = _setting("", "DynamoDB table of usage records, the ledger. Required.")

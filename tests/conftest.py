@@ -1,13 +1,16 @@
 """What the tests stand on: a built layer, MiniStack with the template's tables, keys, and the plain HTTP server."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import tiktoken
 
+from model_layer import cl100k
 from tests.stack.frontdoor import FrontDoor
 from tests.stack.ministack import MiniStack, Tables
 from tests.stack.server import PlainServer
@@ -40,6 +43,16 @@ def minilm_fp32() -> Path:
 def seeded() -> Path:
     """bge-m3's geometry with two layers."""
     return _layer("bge-m3-seeded", "--layers", "2")
+
+
+@pytest.fixture(scope="session")
+def tiktoken_cl100k(minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> tiktoken.Encoding:
+    """cl100k_base as tiktoken itself has it, which OpenAI's clients cut text with."""
+    cache = tmp_path_factory.mktemp("tiktoken")
+    shutil.copy(minilm / cl100k.FILE, cache / next(iter(cl100k.WHEEL.files)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TIKTOKEN_CACHE_DIR", str(cache))
+        return tiktoken.get_encoding("cl100k_base")
 
 
 @pytest.fixture(scope="session")

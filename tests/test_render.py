@@ -34,3 +34,14 @@ def test_an_answer_has_the_contracts_keys_and_no_others() -> None:
         "model": 'a "model"',
         "usage": {"prompt_tokens": 5, "total_tokens": 5},
     }
+
+
+def test_inputs_that_something_was_done_to_are_listed_behind_the_usage() -> None:
+    one = np.ones((1, 2), np.float32)
+    plain = render.embeddings(one, "float", "m", 5)
+    assert render.embeddings(one, "float", "m", 5, truncated=(), averaged=()) == plain
+    cut = json.loads(render.embeddings(one, "float", "m", 5, truncated=(0, 7, 12), averaged=()))
+    assert cut.pop("truncated") == [0, 7, 12]
+    assert cut == json.loads(plain)
+    both = json.loads(render.embeddings(one, "base64", "m", 5, truncated=[1], averaged=[2]))
+    assert list(both) == ["object", "data", "model", "usage", "truncated", "averaged"]

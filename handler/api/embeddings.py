@@ -19,7 +19,7 @@ router = APIRouter()
 @router.post("/v1/embeddings")
 @router.post("/invocations")  # SageMaker's name for it
 async def embeddings(request: Request) -> Response:
-    """Embed one text, or up to 2,048."""
+    """Embed one text, or up to 2,048, as text or as token ids."""
     came = datetime.now(UTC)
     service: Service = request.app.state.service
     caller = await auth.caller(request, service, "inference")

@@ -6,7 +6,8 @@ from pathlib import Path
 from string import Template
 
 from handler.contract import errors
-from handler.contract.embeddings import MAX_INPUTS, MAX_TOKENS
+from handler.contract.embeddings import MAX_TOKENS
+from handler.contract.inputs import MAX_INPUTS
 from handler.contract.models import Models
 
 _SEEDED = "<p class=warning>The weights of {} are random: its vectors mean nothing.</p>"

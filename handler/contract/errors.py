@@ -80,6 +80,12 @@ TOO_MANY_INPUTS = Problem(
     "Invalid 'input': array too long. Expected at most {most} inputs, but got {n}.",
 )
 EMPTY_STRING = Problem(400, _INVALID, "empty_string", "Invalid 'input[{i}]': empty string.")
+TOKEN_ID = Problem(
+    400,
+    _INVALID,
+    "invalid_token_id",
+    "Invalid 'input[{i}]': token id {id} at position {p} is not in {vocabulary}.",
+)
 TOKEN_ARRAYS = Problem(
     400,
     _INVALID,
@@ -91,7 +97,7 @@ CONTEXT_LENGTH = Problem(
     _INVALID,
     "context_length_exceeded",
     "This model's maximum context length is {context} tokens ({content} of text, {special} special tokens), however "
-    "input[{i}] has {n} tokens of text. Shorten or split it.",
+    'input[{i}] has {n} tokens of text. Shorten or split it, or send "truncate": true.',
 )
 MAX_TOKENS = Problem(
     400, "max_tokens_per_request", "max_tokens_per_request", "Requested {n} tokens, max {most} tokens per request"
@@ -102,14 +108,11 @@ RESPONSE_TOO_LARGE = Problem(
     "response_too_large",
     "The answer to {n} inputs would be about {bytes} bytes; {limit} can be returned. Send at most {k} inputs{hint}.",
 )
-NO_TRUNCATION = Problem(
-    400,
-    _INVALID,
-    "unsupported_value",
-    "This service embeds a text whole or refuses it: shorten or split what is too long, and leave 'truncate' out.",
-)
 NO_SUCH_OUTPUT = Problem(
     400, _INVALID, "unsupported_value", "Model '{model}' has no '{name}' output. It has: {outputs}."
+)
+NO_SUCH_DTYPE = Problem(
+    400, _INVALID, "unsupported_value", "Model '{model}' gives no '{name}' numbers. It gives: {dtypes}."
 )
 NO_KEY = Problem(
     401,

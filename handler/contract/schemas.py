@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from handler.contract.embeddings import FORMATS, MAX_INPUTS, MAX_TOKENS
+from handler.contract.embeddings import DTYPES, FORMATS, MAX_TOKENS, TYPES, WIDTHS
+from handler.contract.inputs import MAX_INPUTS
 from handler.contract.models import Model, Models
 
 Schema = dict[str, Any]
@@ -58,7 +59,6 @@ _INTEGER: Schema = {"type": "integer", "minimum": 0}
 _NUMBER: Schema = {"type": "number"}
 _TEXT: Schema = {"type": "string"}
 _TIME: Schema = {"type": "string", "format": "date-time"}
-_OUTPUTS = ("dense", "sparse", "multi_vector")
 _SUPPORTS: Schema = _array({"enum": ["embeddings", "sparse", "multi_vector"]})
 _TOKEN_IDS: Schema = _array(_INTEGER, "One text as token ids.", minItems=1)
 
@@ -89,14 +89,12 @@ def _request(models: Models) -> Schema:
         embedding_types=_optional(
             "array",
             "The outputs to return; a model's are told by `supports` in its row of `/v1/models`.",
-            items={"enum": list(_OUTPUTS)},
+            items={"enum": list(TYPES)},
             minItems=1,
             default=["dense"],
         ),
-        output_dtype=_choice(
-            ("float", "int8", "uint8", "binary", "ubinary"), "float", "Type of `embedding`'s numbers."
-        ),
-        multi_vector_dtype=_choice(("float16", "float32"), "float16", "Width of multi-vector base64."),
+        output_dtype=_choice(DTYPES, "float", "Type of `embedding`'s numbers."),
+        multi_vector_dtype=_choice(WIDTHS, "float16", "Width of multi-vector base64."),
     )
 
 

@@ -1,31 +1,24 @@
-"""Text to token ids, in one native call for all texts of an ordinary request."""
+"""The layer's tokenizer: text to token ids, and which ids a caller may send in its place."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
 from handler.engine.manifest import TOKENIZER, LayerError
 
-# The tokenizer takes some hundred bytes for every character while it works: more characters than this go in several
-# calls, so that no request takes the container's memory.
-_CHARACTERS = 500_000
+TokenArrays = Sequence[list[int]]
+
+_UNKNOWN = ("<unk>", "[UNK]")  # the control piece that texts do have: where the vocabulary has no other
 
 
-class TextTooLongError(Exception):
-    """The text of this index has this many tokens, without the specials, more than may be."""
+class UnknownTokenError(Exception):
+    """The array of this index has at this position an id that may not be there."""
 
-    def __init__(self, index: int, tokens: int) -> None:
-        super().__init__(f"text {index}: {tokens} tokens")
-        self.index, self.tokens = index, tokens
-
-
-class TooManyTokensError(Exception):
-    """All texts together have this many tokens, without the specials, more than may be."""
-
-    def __init__(self, tokens: int) -> None:
-        super().__init__(f"{tokens} tokens")
-        self.tokens = tokens
+    def __init__(self, index: int, position: int, token: int) -> None:
+        super().__init__(f"array {index}, position {position}")
+        self.index, self.position, self.token = index, position, token
 
 
 class Tokens:
@@ -38,55 +31,54 @@ class Tokens:
             raise LayerError(f"{layer / TOKENIZER} cannot be read: {error}. Build the layer again.") from None
         self.special_tokens: int = self._tokenizer.num_special_tokens_to_add(is_pair=False)
 
-    def encode(self, texts: Sequence[str], *, each: int | None = None, total: int | None = None) -> list[list[int]]:
-        """Token ids of each text, special tokens included; native threads work on the texts side by side.
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, special tokens included; native threads work on the texts side by side."""
+        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts))]
 
-        Raises TextTooLongError for the first text of more than `each` tokens, else TooManyTokensError for more than
-        `total`, both counted without the specials.
-        """
-        ids: list[list[int]] = []
-        count = 0
-        for group in _groups(texts):
-            start = len(ids)
-            if each is not None and len(group) == 1 and len(group[0]) > _CHARACTERS:
-                self._refuse_long(start, group[0], each)
-            found = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(group))]
-            for index, tokens in enumerate(found, start):
-                length = len(tokens) - self.special_tokens
-                if each is not None and length > each:
-                    raise TextTooLongError(index, length)
-                count += length
-            # Of what will be refused only the number is wanted.
-            ids += found if total is None or count <= total else [[] for _ in found]
-        if total is not None and count > total:
-            raise TooManyTokensError(count)
+    def content(self, text: str) -> list[int]:
+        """Token ids of a text, without the special tokens."""
+        ids: list[int] = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids
         return ids
 
-    def _refuse_long(self, index: int, text: str, each: int) -> None:
-        """Count a very long text piece by piece, cut at white space where there is any."""
-        count = 0
-        for piece in _pieces(text):
-            count += len(self._tokenizer.encode_batch_fast([piece], add_special_tokens=False)[0].ids)
-        if count > each:
-            raise TextTooLongError(index, count)
+    def framed(self, content: list[int]) -> list[int]:
+        """Ids of a text with the special tokens around them."""
+        before, after = self._template
+        return [*before, *content, *after]
 
+    def unframed(self, ids: list[int]) -> list[int]:
+        """Ids of a text out of those that `encode` gives."""
+        before, after = self._template
+        return ids[len(before) : len(ids) - len(after)]
 
-def _groups(texts: Sequence[str]) -> Iterator[Sequence[str]]:
-    """The texts in order, in runs of at most _CHARACTERS characters; a longer text is a run of its own."""
-    start = size = 0
-    for index, text in enumerate(texts):
-        if size and size + len(text) > _CHARACTERS:
-            yield texts[start:index]
-            start, size = index, 0
-        size += len(text)
-    yield texts[start:]
+    def contents(self, arrays: TokenArrays, control_ids: Iterable[int]) -> list[list[int]]:
+        """Ids of each text out of ids that a caller sent, who may have put the special tokens in front and behind.
 
+        Raises UnknownTokenError for the first id outside the vocabulary, and for a control piece anywhere else.
+        """
+        names = {token: self._tokenizer.id_to_token(token) for token in control_ids}
+        refused = {token for token, name in names.items() if str(name).strip() not in _UNKNOWN}
+        size = self._tokenizer.get_vocab_size()
+        found = []
+        for index, ids in enumerate(arrays):
+            start, end = self._bounds(ids)
+            content = ids[start:end]
+            if content and not (min(content) >= 0 and max(content) < size and refused.isdisjoint(content)):
+                wrong = (n for n, token in enumerate(content) if not 0 <= token < size or token in refused)
+                position = start + next(wrong)
+                raise UnknownTokenError(index, position, ids[position])
+            found.append(content)
+        return found
 
-def _pieces(text: str) -> Iterator[str]:
-    start = 0
-    while start < len(text):
-        end = start + _CHARACTERS
-        if end < len(text):
-            end = max(text.rfind(" ", start, end), text.rfind("\n", start, end)) + 1 or end
-        yield text[start:end]
-        start = end
+    def _bounds(self, ids: list[int]) -> tuple[int, int]:
+        """Where in ids the text begins and ends, if the special tokens are there."""
+        before, after = self._template
+        start = len(before) if ids[: len(before)] == before else 0
+        behind = len(ids) - len(after)
+        return start, behind if ids[behind:] == after else len(ids)
+
+    @cached_property
+    def _template(self) -> tuple[list[int], list[int]]:
+        """The special tokens in front of a text, and behind it."""
+        [framed], content = self.encode(["a"]), self.content("a")
+        start = next(n for n in range(len(framed)) if framed[n : n + len(content)] == content)
+        return framed[:start], framed[start + len(content) :]

@@ -116,9 +116,9 @@ def test_the_record_is_written_after_the_answer_is_made_and_before_it_leaves(
         steps.append("recorded")
         return write(self, record)
 
-    def rendered(*arguments: Any) -> bytes:
+    def rendered(*arguments: Any, **listed: Any) -> bytes:
         steps.append("made")
-        return bytes(render(*arguments))
+        return bytes(render(*arguments, **listed))
 
     monkeypatch.setattr(Ledger, "write", written)
     monkeypatch.setattr("handler.render.embeddings", rendered)

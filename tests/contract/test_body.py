@@ -30,6 +30,16 @@ def refused(raw: bytes) -> errors.ApiError:
         b'{"a": 1,}',
         b'{"a": ' + b"[" * 100 + b"]" * 100 + b"}",
         b'{"a": ' + b"[" * 100_000,
+        b'{"a":' * 101 + b"1" + b"}" * 101,
+        b'{"a": ' + b'[{"b":' * 50 + b"1" + b"}]" * 50 + b"}",
+        b'{"a": ' + b"[" * 100 + b"]" * 100 + b', "a": 1}',
+        b'{"a": -' + b"9" * 309 + b"}",
+        b'{"a": 1.8e308}',
+        b'{"a": 01}',
+        b"{'a': 1}",
+        b'{"a": "\n"}',
+        b'{"a": 1} {}',
+        b'{"a": ' + b"[" * 101 + b"}" * 101 + b"}",
     ],
     ids=lambda raw: repr(raw[:20]),
 )
@@ -46,9 +56,30 @@ def test_a_body_made_to_be_slow_is_refused_as_fast_as_any() -> None:
     assert time.perf_counter() - start < 10
 
 
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"a":[' + b"[]," * 2_000_000 + b"1]}",
+        b'{"a":{' + b",".join(b'"%d":[]' % number for number in range(300_000)) + b"}}",
+        b'{"a":"' + b"[{" * 3_000_000 + b'"}',
+        b"{" + b'"a":"x",' * 1_000_000 + b'"a":"y"}',
+        b'{"a":[' + b"123456789," * 600_000 + b"1]}",
+        rb'{"a":"' + rb"\ud800" * 1_000_000 + b'"}',
+    ],
+    ids=["arrays", "members", "brackets in a text", "duplicate keys", "integers", "surrogates"],
+)
+def test_a_large_body_takes_as_long_as_its_parts_are_many(raw: bytes) -> None:
+    """All of it is six megabytes, what a function URL takes."""
+    start = time.perf_counter()
+    body.read(raw)
+    assert time.perf_counter() - start < 5
+
+
 def test_a_hundred_levels_are_read() -> None:
     nested = body.read(b'{"a": ' + b"[" * 99 + b"]" * 99 + b"}")
     assert json.dumps(nested).count("[") == 99
+    mixed = body.read(b'{"a": ' + b'[{"b":' * 49 + b"[]" + b"}]" * 49 + b"}")
+    assert json.dumps(mixed).count("{") == 50
 
 
 def test_brackets_inside_texts_are_text() -> None:
@@ -64,9 +95,34 @@ def test_a_lone_surrogate_becomes_the_replacement_character() -> None:
     assert body.read(rb'{"input": ["a\ud800b", "\ud83d\ude00"]}') == {"input": ["a\ufffdb", "😀"]}
 
 
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [
+        (rb"\uD83D\uDE00", "😀"),
+        (rb"\ude00\ud83d", "\ufffd\ufffd"),
+        (rb"\ud83dx\ude00", "\ufffdx\ufffd"),
+        (rb"\ud83d\ud83d\ude00", "\ufffd😀"),
+        (rb"\uDFFF", "\ufffd"),
+        (rb"\\ud800", r"\ud800"),
+        (rb"\ud7ff\ue000", "\ud7ff\ue000"),
+        (rb"Gr\u00f6\u00dfe", "Größe"),
+    ],
+)
+def test_every_text_of_a_body_is_unicode(raw: bytes, text: str) -> None:
+    found = body.read(b'{"k' + raw + b'": [{"x": "' + raw + b'"}]}')
+    assert found == {f"k{text}": [{"x": text}]}
+    text.encode()
+
+
 def test_a_nul_character_is_text() -> None:
     assert body.read(rb'{"input": "a\u0000b"}') == {"input": "a\0b"}
 
 
 def test_the_largest_double_is_read() -> None:
     assert body.read(b'{"a": 1.7976931348623157e308}')["a"] == 1.7976931348623157e308
+    assert body.read(b'{"a": %d}' % int(1.7976931348623157e308))["a"] == int(1.7976931348623157e308)
+    assert body.read(b'{"a": "' + b"9" * 5000 + b'"}') == {"a": "9" * 5000}
+
+
+def test_a_byte_order_mark_is_no_part_of_the_body() -> None:
+    assert body.read(b'\xef\xbb\xbf{"a": "\xef\xbb\xbf"}') == {"a": "\ufeff"}

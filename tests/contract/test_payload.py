@@ -1,4 +1,5 @@
 import json
+import random
 
 import numpy as np
 import pytest
@@ -38,6 +39,46 @@ def test_the_number_that_the_error_names_does_fit(form: str, dimensions: int, fi
         assert f"Send at most {fit} inputs" in caught.value.message
         assert ("base64" in caught.value.message) == (form == "float")
         assert caught.value.problem.code == "response_too_large"
+
+
+FORMS = ("base64", "float")
+
+
+def body_bytes(head: int, form: str, dimensions: int, listed: list[int]) -> int:
+    """Of the largest answer that there can be to the head of a request."""
+    widest = np.full((head, dimensions), -1.1754944e-38, np.float32)
+    answer = render.embeddings(widest, form, "m" * 64, 300_000, truncated=[each for each in listed if each < head])
+    return len(json.dumps(answer.decode()))
+
+
+def test_the_head_that_the_error_names_fits_whatever_the_request_and_no_longer_one() -> None:
+    chance = random.Random(11)
+    refused = 0
+    for _ in range(60):
+        inputs, dimensions = chance.randrange(1, 2049), chance.choice([8, 64, 384])
+        form, share = chance.choice(FORMS), chance.choice([0.0, 0.1, 1.0])
+        listed = [index for index in range(inputs) if chance.random() < share]
+        limit = chance.randrange(20_000, 2_000_000)
+        try:
+            payload.check(inputs, form, dimensions, limit, listed)
+            fits = inputs
+        except errors.ApiError as error:
+            refused += 1
+            fits = int(error.message.split("Send at most ")[1].split(" ")[0])
+            assert fits < inputs
+            longer = [each for each in listed if each <= fits]
+            with pytest.raises(errors.ApiError):
+                payload.check(fits + 1, form, dimensions, limit, longer)
+        payload.check(fits, form, dimensions, limit, [each for each in listed if each < fits])
+        assert body_bytes(fits, form, dimensions, listed) <= limit + 8192
+    assert 10 < refused < 50
+
+
+def test_indexes_that_the_answer_lists_are_counted() -> None:
+    payload.check(1137, "base64", 1024, payload.LAMBDA_BYTES)
+    with pytest.raises(errors.ApiError) as caught:
+        payload.check(1137, "base64", 1024, payload.LAMBDA_BYTES, range(1137))
+    assert "Send at most 1136 inputs." in caught.value.message
 
 
 def test_without_a_limit_everything_fits() -> None:

@@ -1,6 +1,7 @@
 """A place for what the tests of a door measure."""
 
 from collections.abc import Callable
+from typing import Protocol
 
 import pytest
 
@@ -9,7 +10,19 @@ from tests.conftest import HOUSE as ROOT
 
 __all__ = ["ENTRY", "ROOT"]
 
+
+class Server(Protocol):
+    url: str
+
+
 _measured = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture(params=["function", "plain"])
+def server(request: pytest.FixtureRequest) -> Server:
+    """Both doors, one after the other."""
+    door: Server = request.getfixturevalue("function_url" if request.param == "function" else "plain")
+    return door
 
 
 @pytest.fixture(scope="session")

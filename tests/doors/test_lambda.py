@@ -8,14 +8,14 @@ import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import httpx
 import openai
 import pytest
 
 from handler.billing import keys
-from tests.doors.conftest import ENTRY, ROOT
+from tests.doors.conftest import ENTRY, ROOT, Server
 from tests.stack import node
 from tests.stack.emulator import Emulator, FunctionError
 from tests.stack.frontdoor import FrontDoor
@@ -28,10 +28,6 @@ DIMENSIONS = 384
 SENTENCE = "A lake of cold water lies between two old hills where nobody has built anything for a very long time. "
 TEXTS = [(SENTENCE * 6)[i : i + i * 137 % 600] + f" {i}" for i in range(36)]
 TEXTS += ["", "Größe, 数字 and 🚀", "the quick brown fox", "line\nbreak\ttab </s> [SEP]"]
-
-
-class Server(Protocol):
-    url: str
 
 
 @dataclass(frozen=True)
@@ -84,13 +80,6 @@ def client(server: Server, key: str) -> openai.OpenAI:
 def float32(embedding: Any) -> bytes:
     """The SDK decodes base64 only where it has asked for it itself."""
     return base64.b64decode(embedding) if isinstance(embedding, str) else struct.pack(f"<{len(embedding)}f", *embedding)
-
-
-@pytest.fixture(params=["function", "plain"])
-def server(request: pytest.FixtureRequest) -> Server:
-    """Both doors, one after the other."""
-    door: Server = request.getfixturevalue("function_url" if request.param == "function" else "plain")
-    return door
 
 
 # The same vectors through every door and SDK

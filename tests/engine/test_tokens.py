@@ -1,11 +1,22 @@
-import subprocess
-import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from handler.engine import manifest
 from handler.engine.engine import Engine
-from handler.engine.tokens import TextTooLongError, Tokens, TooManyTokensError
+from handler.engine.tokens import Tokens, UnknownTokenError
+
+
+@dataclass(frozen=True)
+class Own:
+    """A tokenizer, and which of its pieces are for no text."""
+
+    tokens: Tokens
+    control_ids: tuple[int, ...]
+
+    def contents(self, *arrays: list[int]) -> list[list[int]]:
+        return self.tokens.contents(arrays, self.control_ids)
 
 
 @pytest.fixture(scope="module")
@@ -16,6 +27,15 @@ def xlmr(seeded: Path) -> Tokens:
 def test_the_quick_brown_fox_is_five_tokens_at_xlm_rs_own_ids(xlmr: Tokens) -> None:
     assert xlmr.encode(["the quick brown fox"]) == [[0, 70, 63773, 119455, 6, 147797, 2]]
     assert xlmr.special_tokens == 2
+
+
+@pytest.mark.parametrize("layer", ["minilm", "minilm_fp32", "seeded"])
+def test_the_special_tokens_are_no_tokens_of_a_text(layer: str, request: pytest.FixtureRequest) -> None:
+    tokens = Tokens(request.getfixturevalue(layer))
+    for text in ("the quick brown fox", "", "\n", "Größe 数字 🚀", "a\0b", "word " * 300):
+        [framed], content = tokens.encode([text]), tokens.content(text)
+        assert len(framed) - tokens.special_tokens == len(content)
+        assert content == tokens.unframed(framed)
 
 
 def test_an_empty_text_is_the_specials_alone(xlmr: Tokens, engine: Engine) -> None:
@@ -47,40 +67,62 @@ def test_a_texts_ids_do_not_depend_on_its_company(xlmr: Tokens) -> None:
     assert xlmr.encode(texts) == [xlmr.encode([text])[0] for text in texts]
 
 
-def test_more_text_than_memory_allows_at_once_is_tokenized_in_groups(engine: Engine) -> None:
-    texts = ["alpha " * 30_000, "beta", "gamma " * 150_000, "", "delta " * 90_000]
-    alone = [engine.tokens.encode([text])[0] for text in texts]
-    assert engine.tokens.encode(texts) == alone
-    assert [len(ids) for ids in alone] == [30_002, 3, 150_002, 2, 90_002]
+# Ids of the model's own
 
 
-def test_a_text_that_is_too_long_is_refused_with_its_number(engine: Engine) -> None:
-    with pytest.raises(TextTooLongError) as caught:
-        engine.tokens.encode(["short", "word " * 1_000_000], each=254, total=300_000)
-    assert (caught.value.index, caught.value.tokens) == (1, 1_000_000)
+@pytest.fixture(params=["xlmr", "wordpiece"])
+def own(request: pytest.FixtureRequest, seeded: Path, minilm: Path) -> Own:
+    layer = seeded if request.param == "xlmr" else minilm
+    return Own(Tokens(layer), manifest.load(layer).control_ids)
 
 
-def test_too_many_tokens_are_refused_with_their_number(engine: Engine) -> None:
-    with pytest.raises(TooManyTokensError) as caught:
-        engine.tokens.encode(["word " * 250] * 1300, each=254, total=300_000)
-    assert caught.value.tokens == 325_000
+def test_the_special_tokens_around_a_text_may_be_there_or_not(own: Own) -> None:
+    [framed] = own.tokens.encode(["the quick brown fox"])
+    content = own.tokens.content("the quick brown fox")
+    for sent in (framed, content, framed[:-1], framed[1:]):
+        assert own.contents(sent) == [content]
+    assert own.tokens.framed(content) == framed
+    assert own.tokens.unframed(framed) == content
 
 
-def test_a_very_long_text_takes_little_memory(minilm: Path) -> None:
-    """30 MB, half of what a request may hold: whole, it took 3.4 GB. (VmHWM is the process's own peak; ru_maxrss would
-    be that of the one which started it, if that was larger.)"""
-    code = f"""
-from pathlib import Path
-from handler.engine.tokens import TextTooLongError, Tokens
-tokens = Tokens(Path({str(minilm)!r}))
-try:
-    tokens.encode(["word " * 6_000_000], each=254, total=300_000)
-except TextTooLongError as error:
-    print(error.tokens)
-print(int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]))
-"""
-    house = Path(__file__).resolve().parents[2]
-    done = subprocess.run([sys.executable, "-c", code], cwd=house, capture_output=True, text=True, check=True)
-    counted, peak = done.stdout.split()
-    assert counted == "6000000"
-    assert int(peak) < 1_200_000, f"{int(peak) / 1e6:.2f} GB"
+def test_special_tokens_around_nothing_are_the_empty_text(own: Own) -> None:
+    first, last = own.tokens.encode([""])[0]
+    for sent in ([first], [last], [first, last]):
+        assert own.contents(sent) == [[]]
+
+
+def test_one_of_each_is_taken_off_and_a_second_one_refused(own: Own) -> None:
+    first, last = own.tokens.encode([""])[0]
+    content = own.tokens.content("fox")
+    for sent, position in (
+        ([first, first, *content, last], 1),
+        ([first, *content, last, last], 1 + len(content)),
+        ([last, *content], 0),
+        ([*content, first], len(content)),
+        ([last, first], 0),
+    ):
+        assert refused(own, sent) == (0, position, sent[position])
+
+
+def test_a_control_piece_is_refused_but_for_the_one_of_what_is_unknown(own: Own) -> None:
+    [unknown] = own.tokens.content("\U00013000")[-1:]
+    first, last = own.tokens.encode([""])[0]
+    content = own.tokens.content("fox")
+    assert unknown in own.control_ids
+    assert own.contents([*content, unknown]) == [[*content, unknown]]
+    for control in set(own.control_ids) - {unknown, first, last}:
+        assert refused(own, [*content, control]) == (0, len(content), control)
+
+
+def test_an_id_outside_the_vocabulary_is_refused_wherever_it_is(own: Own) -> None:
+    size = {2: 250_002, 102: 30_522}[own.tokens.encode([""])[0][1]]
+    content = own.tokens.content("fox")
+    assert own.contents([size - 2]) == [[size - 2]]
+    for wrong in (-1, size, 10**300):
+        assert refused(own, content, [*content, wrong]) == (1, len(content), wrong)
+
+
+def refused(own: Own, *arrays: list[int]) -> tuple[int, int, int]:
+    with pytest.raises(UnknownTokenError) as caught:
+        own.contents(*arrays)
+    return caught.value.index, caught.value.position, caught.value.token

@@ -1,0 +1,226 @@
+"""The inputs of a request as the engine takes them: within the model's context, and together within a limit."""
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, chain
+
+import numpy as np
+import numpy.typing as npt
+
+from handler.engine.cl100k import CONTEXT, Cl100k
+from handler.engine.tokens import TokenArrays, Tokens
+
+# The tokenizer takes some hundred bytes for every character while it works: more characters than this go in several
+# calls, so that no request takes the container's memory.
+_CHARACTERS = 500_000
+_IDS = 50_000  # to be made text at once where it is only counted; a piece of cl100k has at most 128 characters
+
+Matrix = npt.NDArray[np.float32]
+
+
+class TextTooLongError(Exception):
+    """The input of this index has this many tokens, without the specials, more than may be."""
+
+    def __init__(self, index: int, tokens: int) -> None:
+        super().__init__(f"input {index}: {tokens} tokens")
+        self.index, self.tokens = index, tokens
+
+
+class TooManyTokensError(Exception):
+    """All inputs together have this many tokens, without the specials, more than may be."""
+
+    def __init__(self, tokens: int) -> None:
+        super().__init__(f"{tokens} tokens")
+        self.tokens = tokens
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Tokens, without the specials, that an input may have and all of them together; `truncate`: a longer input loses
+    its end in place of being refused."""
+
+    each: int
+    total: int
+    truncate: bool = False
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """What the engine runs. `ids`: of each run, special tokens included: one run an input, several for one that is
+    averaged. `tokens`: of all runs, without the specials. `truncated`, `averaged`: indexes of inputs, ascending."""
+
+    ids: list[list[int]]
+    tokens: int
+    truncated: tuple[int, ...] = ()
+    averaged: tuple[int, ...] = ()
+    _starts: tuple[int, ...] = ()  # the first run of each input, where they are not the same
+    _weights: tuple[int, ...] = ()  # tokens of each run, likewise
+
+    @property
+    def changed(self) -> tuple[int, ...]:
+        """Indexes of inputs that the answer names, ascending: a request is truncated or averaged, never both."""
+        return self.truncated or self.averaged
+
+    def input_of(self, run: int) -> int:
+        """The index of the input that a run belongs to."""
+        return bisect_right(self._starts, run) - 1 if self._starts else run
+
+    def vectors(self, rows: Matrix) -> Matrix:
+        """float32 [inputs, dimensions] out of float32 [runs, dimensions].
+
+        An averaged input has the mean of its rows weighted by their tokens, L2-normalized: what langchain_openai makes
+        of the parts into which it cuts a text (`_process_batched_chunked_embeddings`).
+        """
+        if not self.averaged:
+            return rows
+        found = rows[list(self._starts)]
+        for index in self.averaged:
+            runs = slice(self._starts[index], self._starts[index + 1] if index + 1 < len(found) else None)
+            mean = np.average(rows[runs].astype(np.float64), axis=0, weights=self._weights[runs])
+            found[index] = mean / max(float(np.linalg.norm(mean)), 1e-12)
+        return found
+
+
+def of_texts(tokens: Tokens, texts: Sequence[str], bounds: Bounds) -> Prompts:
+    """Prompts of texts, tokenized in as few calls as memory allows.
+
+    Raises TextTooLongError for the first text of more than `bounds.each` tokens, else TooManyTokensError for more than
+    `bounds.total` in all, counted after texts have been cut.
+    """
+    return _Reader(tokens, bounds).read(texts)
+
+
+def of_cl100k(tokens: Tokens, vocabulary: Cl100k, arrays: TokenArrays, bounds: Bounds) -> Prompts:
+    """Prompts of the texts that ids of cl100k_base spell.
+
+    What their client has kept within the 8,192 of OpenAI's models is averaged over windows where this model's pieces
+    are more than its context, unless it is to be truncated. `bounds.total` is held against the ids, by which their
+    client has packed the request. Raises UnknownTokenError before all else, then as `of_texts`.
+    """
+    vocabulary.check(arrays)
+    sent = [len(ids) for ids in arrays]
+    if (total := sum(sent)) > bounds.total:
+        _refuse(tokens, vocabulary, arrays, bounds)
+        raise TooManyTokensError(total)
+    return _Reader(tokens, bounds, sent).read([vocabulary.decode(ids) for ids in arrays])
+
+
+def of_contents(tokens: Tokens, contents: TokenArrays, bounds: Bounds) -> Prompts:
+    """Prompts of the model's own ids, without the special tokens. Raises as `of_texts`."""
+    reader = _Reader(tokens, bounds)
+    reader.take([tokens.framed(content) for content in contents])
+    return reader.prompts()
+
+
+def _refuse(tokens: Tokens, vocabulary: Cl100k, arrays: TokenArrays, bounds: Bounds) -> None:
+    """Raise TextTooLongError if one of the arrays is a reason to, of a request that is refused in any case. They may be
+    of any size: part of an array is text at a time, which differs from the whole by a piece at each seam at most."""
+    if bounds.truncate:
+        return
+    for index, ids in enumerate(arrays):
+        if len(ids) > CONTEXT:
+            parts = (vocabulary.decode(ids[start : start + _IDS]) for start in range(0, len(ids), _IDS))
+            if (count := sum(len(tokens.content(part)) for part in parts)) > bounds.each:
+                raise TextTooLongError(index, count)
+
+
+class _Reader:
+    """Makes prompts of texts that come in groups. `sent`: cl100k ids of each, where that is what they came as."""
+
+    def __init__(self, tokens: Tokens, bounds: Bounds, sent: Sequence[int] = ()) -> None:
+        self._tokens, self._bounds, self._sent = tokens, bounds, sent
+        self._ids: list[list[int]] = []
+        self._count = 0
+        self._truncated: list[int] = []
+        self._long: list[int] = []  # to be averaged
+
+    def read(self, texts: Sequence[str]) -> Prompts:
+        for group in _groups(texts):
+            if len(group) == 1 and len(group[0]) > _CHARACTERS and not self._in_windows(len(self._ids)):
+                self._take_very_long(group[0])
+            else:
+                self.take(self._tokens.encode(group))
+        return self.prompts()
+
+    def take(self, runs: list[list[int]]) -> None:
+        """The next inputs, each as one run."""
+        each, special = self._bounds.each, self._tokens.special_tokens
+        start = len(self._ids)
+        for position, ids in enumerate(runs):
+            length = len(ids) - special
+            if length > each:
+                if self._in_windows(start + position):
+                    self._long.append(start + position)
+                elif self._bounds.truncate:
+                    self._truncated.append(start + position)
+                    runs[position] = self._tokens.framed(self._tokens.unframed(ids)[:each])
+                    length = each
+                else:
+                    raise TextTooLongError(start + position, length)
+            self._count += length
+        # Of what will be refused only the number is wanted.
+        self._ids += runs if self._sent or self._count <= self._bounds.total else [[] for _ in runs]
+
+    def prompts(self) -> Prompts:
+        """Of all that were taken. Raises TooManyTokensError."""
+        if not self._sent and self._count > self._bounds.total:
+            raise TooManyTokensError(self._count)
+        if not self._long:
+            return Prompts(self._ids, self._count, tuple(self._truncated))
+        inputs = [self._windows(ids) for ids in self._ids]
+        starts = accumulate((len(runs) for runs in inputs[:-1]), initial=0)
+        runs = list(chain.from_iterable(inputs))
+        weights = tuple(len(ids) - self._tokens.special_tokens for ids in runs)
+        return Prompts(runs, self._count, (), tuple(self._long), tuple(starts), weights)
+
+    def _in_windows(self, index: int) -> bool:
+        return bool(self._sent) and self._sent[index] <= CONTEXT and not self._bounds.truncate
+
+    def _windows(self, ids: list[int]) -> list[list[int]]:
+        each = self._bounds.each
+        if len(ids) - self._tokens.special_tokens <= each:
+            return [ids]
+        content = self._tokens.unframed(ids)
+        return [self._tokens.framed(content[start : start + each]) for start in range(0, len(content), each)]
+
+    def _take_very_long(self, text: str) -> None:
+        """A text that may well be longer than the context is read piece by piece, as far as is needed to know."""
+        head: list[int] = []
+        count = 0
+        each, truncate = self._bounds.each, self._bounds.truncate
+        for piece in _pieces(text):
+            found = self._tokens.content(piece)
+            count += len(found)
+            if truncate:
+                head += found
+                if count > each:
+                    break
+        if count <= each:
+            self.take(self._tokens.encode([text]))
+        elif truncate:
+            self.take([self._tokens.framed(head)])
+        else:
+            raise TextTooLongError(len(self._ids), count)
+
+
+def _groups(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    """The texts in order, in runs of at most _CHARACTERS characters; a longer text is a run of its own."""
+    start = size = 0
+    for index, text in enumerate(texts):
+        if size and size + len(text) > _CHARACTERS:
+            yield texts[start:index]
+            start, size = index, 0
+        size += len(text)
+    yield texts[start:]
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """A text in parts of at most _CHARACTERS characters, cut at white space where there is any."""
+    start = 0
+    while start < len(text):
+        end = start + _CHARACTERS
+        if end < len(text):
+            end = max(text.rfind(" ", start, end), text.rfind("\n", start, end)) + 1 or end
+        yield text[start:end]
+        start = end
