@@ -18,7 +18,6 @@ from tests.stack.server import PlainServer
 MODEL = "all-minilm-l6-v2"
 DOORS = {"function_url": "function URL", "plain": "plain HTTP"}
 
-
 # Nothing is looked up outside, nothing reported: whatever tries meets a port that refuses.
 OFFLINE = {
     "HTTP_PROXY": "http://127.0.0.1:9",
@@ -87,10 +86,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         (report, outcome == "passed")
         for outcome in ("passed", "failed", "error")
         for report in terminalreporter.stats.get(outcome, [])
+        if isinstance(report, pytest.TestReport)  # and not of a file that could not be collected
     ]
     rows: dict[str, Row] = {}
     for report, passed in sorted(reports, key=lambda each: each[0].start):
-        told = dict(report.user_properties)
+        told: dict[str, Any] = dict(report.user_properties)
         if "client" in told:
             rows.setdefault(told["client"], Row()).add(told, passed)
     if not rows:

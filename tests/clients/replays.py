@@ -43,5 +43,5 @@ REPLAYS = [
     Replay(
         "LiteLLM 1.80.11 to 1.83", "null format, extra fields", {"input": _TWO, "encoding_format": None, "timeout": 600}
     ),
-    Replay("mem0 before it asked", "`dimensions`", {"input": ["a"], "dimensions": 384, **_FLOAT}),
+    Replay("mem0, older versions", "`dimensions`", {"input": ["a"], "dimensions": 384, **_FLOAT}),
 ]
