@@ -87,13 +87,13 @@ def test_a_non_finite_vector_never_leaves(engine: Engine, bad: float) -> None:
 def test_inputs_of_8192_tokens_stay_within_the_stated_memory(seeded: Path) -> None:
     """At two layers, whose activations are as large as 24 layers' (each layer's are freed for the next)."""
     code = """
-import numpy, resource
-from tests.engine.conftest import load
+import numpy
+from tests.engine.conftest import load, peak_kib
 engine = load(__import__("pathlib").Path(LAYER))
 ids = [0, *numpy.random.default_rng(1).integers(10, 250000, 8190).tolist(), 2]
 vector = engine.encode([ids])[0]
 assert abs(numpy.linalg.norm(vector) - 1) < 1e-5
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(peak_kib())
 """.replace("LAYER", repr(str(seeded)))
     house = Path(__file__).resolve().parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=house, capture_output=True, text=True, check=False)
