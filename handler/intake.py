@@ -8,6 +8,7 @@ from handler.contract.embeddings import EmbeddingRequest, Rules
 from handler.engine import cl100k, prompts
 from handler.engine.cl100k import Cl100k
 from handler.engine.layer import Layer
+from handler.engine.manifest import CL100K
 from handler.engine.prompts import Bounds, Prompts, TextTooLongError, TooManyTokensError
 from handler.engine.tokens import Tokens, UnknownTokenError
 from handler.settings import Settings
@@ -22,8 +23,8 @@ class Intake:
     def __init__(self, config: Settings, layer: Layer) -> None:
         self.rules = Rules(reject_empty=config.empty_input == "reject", truncate=config.truncate == "true")
         self.ids_are = config.token_arrays
-        if self.ids_are == "cl100k" and not cl100k.has_file(layer.manifest):
-            log.warning("%s was built without %s: token ids in a request get a 400", layer.manifest.id, cl100k.FILE)
+        if self.ids_are == "cl100k" and CL100K not in layer.manifest.files:
+            log.warning("%s was built without %s: token ids in a request get a 400", layer.manifest.id, CL100K)
             self.ids_are = "reject"
         if self.ids_are == "reject":
             self.rules = replace(self.rules, token_arrays=False)

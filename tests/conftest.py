@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import tiktoken
 
+from handler.engine.manifest import CL100K
 from model_layer import cl100k
 from tests.stack.frontdoor import FrontDoor
 from tests.stack.ministack import MiniStack, Tables
@@ -49,7 +50,7 @@ def seeded() -> Path:
 def tiktoken_cl100k(minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> tiktoken.Encoding:
     """cl100k_base as tiktoken itself has it, which OpenAI's clients cut text with."""
     cache = tmp_path_factory.mktemp("tiktoken")
-    shutil.copy(minilm / cl100k.FILE, cache / next(iter(cl100k.WHEEL.files)))
+    shutil.copy(minilm / CL100K, cache / next(iter(cl100k.WHEEL.files)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TIKTOKEN_CACHE_DIR", str(cache))
         return tiktoken.get_encoding("cl100k_base")

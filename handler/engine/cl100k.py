@@ -4,11 +4,10 @@ from binascii import a2b_base64
 from functools import cached_property
 from pathlib import Path
 
-from handler.engine.manifest import Manifest
+from handler.engine.manifest import CL100K
 from handler.engine.tokens import TokenArrays, UnknownTokenError
 
 NAME = "cl100k_base"
-FILE = f"{NAME}.tiktoken"  # a line a piece, base64 and rank, in the order of ranks from 0
 CONTEXT = 8192  # ids that OpenAI's clients take for one text at most, before they cut it themselves
 
 # tiktoken_ext/openai_public.py, `cl100k_base`
@@ -21,16 +20,11 @@ _SPECIALS = {
 }
 
 
-def has_file(manifest: Manifest) -> bool:
-    """Whether a layer holds the vocabulary: it can be built without."""
-    return FILE in manifest.files
-
-
 class Cl100k:
     """The vocabulary in a layer, read when ids are first sent: most callers send text."""
 
     def __init__(self, layer: Path) -> None:
-        self._path = layer / FILE
+        self._path = layer / CL100K
 
     def check(self, arrays: TokenArrays) -> None:
         """Raise UnknownTokenError for the first id that the vocabulary has not."""
@@ -47,5 +41,5 @@ class Cl100k:
 
     @cached_property
     def _pieces(self) -> dict[int, bytes]:
-        lines = self._path.read_bytes().split()
-        return dict(enumerate(map(a2b_base64, lines[::2]))) | _SPECIALS
+        words = self._path.read_bytes().split()  # a line a piece: base64, and its rank, in the order of ranks from 0
+        return dict(enumerate(map(a2b_base64, words[::2]))) | _SPECIALS

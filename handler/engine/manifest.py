@@ -2,7 +2,8 @@
 
 A layer is a folder with `manifest.json`, `model.onnx` (the graph), `weights.bin` (its external data, page-aligned),
 `tokenizer.json`, `reference.npz` (texts and unquantized vectors that the recorded parity was measured on) and, where
-the model has them, `heads.onnx` (from `token_states` to `sparse` and `multi_vector`).
+the model has them, `heads.onnx` (from `token_states` to `sparse` and `multi_vector`); and `cl100k_base.tiktoken`, if it
+was not built without.
 """
 
 import hashlib
@@ -15,6 +16,7 @@ from typing import Any
 NAME = "manifest.json"
 FORMAT = 3
 GRAPH, WEIGHTS, TOKENIZER = "model.onnx", "weights.bin", "tokenizer.json"
+CL100K = "cl100k_base.tiktoken"
 
 
 class LayerError(Exception):

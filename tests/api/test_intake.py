@@ -16,7 +16,7 @@ from fastapi.testclient import TestClient
 
 from handler.api.app import create_app
 from handler.contract import payload
-from handler.engine import cl100k, manifest
+from handler.engine import manifest
 from handler.engine.engine import Engine, NonFiniteVectorError
 from handler.service import Service
 from handler.settings import Settings
@@ -137,9 +137,9 @@ def test_a_layer_without_the_vocabulary_takes_no_ids_and_says_so_at_its_start(
     serve: Serve, minilm: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     without = Path(shutil.copytree(minilm, tmp_path / "layer"))
-    (without / cl100k.FILE).unlink()
+    (without / manifest.CL100K).unlink()
     facts = json.loads((without / manifest.NAME).read_text())
-    del facts["files"][cl100k.FILE]
+    del facts["files"][manifest.CL100K]
     (without / manifest.NAME).write_text(json.dumps(facts))
     with caplog.at_level(logging.WARNING):
         embed = serve(without)

@@ -12,6 +12,12 @@ def load(folder: Path, threads: int = 0) -> Engine:
     return Engine.load(open_layer(config), config)
 
 
+def peak_kib() -> int:
+    """Most memory that this process has held at once. `getrusage` would count what it was forked from too."""
+    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")]
+    return int(line.split()[1])
+
+
 @pytest.fixture(scope="session")
 def engine(minilm: Path) -> Engine:
     return load(minilm)

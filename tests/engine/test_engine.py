@@ -143,12 +143,12 @@ def test_inputs_of_8192_tokens_stay_within_the_stated_memory(seeded: Path) -> No
     """At two layers, whose activations are as large as 24 layers' (each layer's are freed for the next)."""
     code = """
 import numpy
-from tests.engine.conftest import load
+from tests.engine.conftest import load, peak_kib
 engine = load(__import__("pathlib").Path(LAYER))
 ids = [0, *numpy.random.default_rng(1).integers(10, 250000, 8190).tolist(), 2]
 vector = engine.encode([ids])[0]
 assert abs(numpy.linalg.norm(vector) - 1) < 1e-5
-print(int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]))
+print(peak_kib())
 """.replace("LAYER", repr(str(seeded)))
     house = Path(__file__).resolve().parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=house, capture_output=True, text=True, check=False)

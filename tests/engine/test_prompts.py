@@ -66,18 +66,18 @@ def test_too_many_tokens_are_refused_with_their_number(engine: Engine) -> None:
 
 @pytest.mark.parametrize("truncate", [False, True])
 def test_a_very_long_text_takes_little_memory(minilm: Path, truncate: bool) -> None:
-    """30 MB, half of what a request may hold: whole, it took 3.4 GB. (VmHWM is the process's own peak; ru_maxrss would
-    be that of the one which started it, if that was larger.)"""
+    """30 MB, half of what a request may hold: whole, it took 3.4 GB."""
     code = f"""
 from pathlib import Path
 from handler.engine import prompts
 from handler.engine.tokens import Tokens
+from tests.engine.conftest import peak_kib
 tokens = Tokens(Path({str(minilm)!r}))
 try:
     print(prompts.of_texts(tokens, ["word " * 6_000_000], prompts.Bounds(254, 300_000, {truncate})).tokens)
 except prompts.TextTooLongError as error:
     print(error.tokens)
-print(int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]))
+print(peak_kib())
 """
     house = Path(__file__).resolve().parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=house, capture_output=True, text=True, check=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from handler.engine import manifest
 from model_layer import cl100k
 from model_layer.checkpoint import SourceError
 from model_layer.sources import unpack
@@ -28,15 +29,15 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_layer_holds_the_file_that_openai_publishes(minilm: Path) -> None:
-    raw = (minilm / cl100k.FILE).read_bytes()
+    raw = (minilm / manifest.CL100K).read_bytes()
     assert hashlib.sha256(raw).hexdigest() == cl100k.SHA256
     assert len(raw.splitlines()) == 100_256
-    assert json.loads((minilm / "manifest.json").read_text())["files"][cl100k.FILE]["sha256"] == cl100k.SHA256
+    assert json.loads((minilm / "manifest.json").read_text())["files"][manifest.CL100K]["sha256"] == cl100k.SHA256
 
 
 @pytest.mark.usefixtures("cache")
 def test_tiktokens_own_mechanism_gives_the_same_bytes(minilm: Path) -> None:
-    assert cl100k.from_tiktoken() == (minilm / cl100k.FILE).read_bytes()
+    assert cl100k.from_tiktoken() == (minilm / manifest.CL100K).read_bytes()
 
 
 def test_a_damaged_copy_is_refused(cache: Path) -> None:
@@ -60,4 +61,4 @@ def test_a_layer_can_do_without(tmp_path: Path) -> None:
     call = [sys.executable, "-m", "model_layer", "build", "all-minilm-l6-v2", "--cl100k", "none"]
     done = subprocess.run([*call, "--out", str(tmp_path / "layer")], cwd=HOUSE, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert not (tmp_path / "layer" / cl100k.FILE).exists()
+    assert not (tmp_path / "layer" / manifest.CL100K).exists()
