@@ -3,6 +3,7 @@
 import re
 import tomllib
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
 from handler.api.app import create_app
-from handler.contract import errors
+from handler.contract import errors, openapi
+from handler.contract.models import Models
 from handler.service import Service
 from handler.settings import Settings
 from tests.api.conftest import MODEL, Door
@@ -219,6 +221,18 @@ def _request(document: Document) -> Any:
     body = document["paths"]["/v1/embeddings"]["post"]["requestBody"]
     assert body["required"]
     return body["content"]["application/json"]["schema"]
+
+
+def test_it_describes_the_rows_of_a_model_with_all_outputs(minilm: Path, tables: Tables) -> None:
+    config = Settings(model_dir=str(minilm), keys_table=tables.keys, usage_table=tables.usage)
+    [small] = Service.open(config).models.all
+    outputs = ("dense", "token_states", "sparse", "multi_vector")
+    models = Models(replace(small, revision="5617a9f61b028005a4858fdac845db406aefb181", outputs=outputs))
+    document = openapi.document(models, "http://x")
+    rows = {"Model": models.all[0].row(), "Price": models.all[0].price(), "ModelCard": models.all[0].card(healthy=True)}
+    assert rows["Model"]["supports"] == ["embeddings", "sparse", "multi_vector"]
+    for name, row in rows.items():
+        check(document, document["components"]["schemas"][name], row)
 
 
 # The page
