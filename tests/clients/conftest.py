@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import httpx
 import pytest
 
+from handler.engine import manifest
 from model_layer import cl100k
 from tests.clients.catalog import CLIENTS
 from tests.stack.server import PlainServer
@@ -48,7 +49,7 @@ def offline(minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     """An environment without a network, with cl100k's vocabulary where tiktoken looks for it."""
     home = tmp_path_factory.mktemp("clients")
     [name] = cl100k.WHEEL.files
-    (home / name).symlink_to(minilm / cl100k.FILE)
+    (home / name).symlink_to(minilm / manifest.CL100K)
     return OFFLINE | {"PATH": os.environ["PATH"], "HOME": str(home), "TIKTOKEN_CACHE_DIR": str(home)}
 
 
