@@ -8,7 +8,7 @@ import numpy.typing as npt
 import orjson
 
 
-def result(url: str, expires_at: int) -> bytes:
+def elsewhere(url: str, expires_at: int) -> bytes:
     """The JSON body beside a redirect to an answer that lies elsewhere."""
     return orjson.dumps({"object": "embedding.result", "url": url, "expires_at": expires_at})
 

@@ -1,23 +1,24 @@
 """One piece of embedding work, whichever door it came through: limited, encoded, answered, recorded, in that order."""
 
 import logging
+import math
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from handler import render, settings, store
-from handler.billing import prices
+from handler import render, served, settings, store
 from handler.billing.keys import Caller, Keys
 from handler.billing.ledger import Ledger, Record, Work
 from handler.billing.limits import Counters
 from handler.contract import body, embeddings, errors, payload
 from handler.contract.embeddings import EmbeddingRequest
-from handler.contract.models import Model, Models
-from handler.engine.engine import Engine, NonFiniteVectorError
+from handler.contract.models import Models
+from handler.engine.engine import DeadlineError, Engine, Matrix, NonFiniteVectorError
 from handler.engine.layer import Layer, open_layer
-from handler.engine.manifest import Manifest
+from handler.engine.prompts import Prompts
 from handler.intake import Intake
+from handler.results import Place, Results
 from handler.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -26,14 +27,49 @@ RETRY_S = 2  # what a client is told while the model loads or a table is out of 
 
 
 @dataclass(frozen=True)
-class Answer:
-    """The bytes of the response body, their form, what was billed for them, each part's time in ms, and headers."""
+class Door:
+    """What the way that a request came by can take: `room` bytes of an answer (None: any number); whether it
+    `redirects` to a larger one; and the `deadline`, of time.monotonic(), for the answer to be made (None: none)."""
 
+    room: int | None = None
+    redirects: bool = False
+    deadline: float | None = None
+
+
+@dataclass
+class Accepted:
+    """A request that nothing stands against: counted against its limits, with its place in the engine's queue, which it
+    holds until it is answered or dropped. `headers` go out with whatever becomes of it; `seconds`: what it may take."""
+
+    request: EmbeddingRequest
+    caller: Caller
+    work: Work
+    prompts: Prompts
+    headers: dict[str, str]
+    elsewhere: bool
+    deadline: float | None
+    seconds: float
+    clock: "_Clock"
+    engine: Engine
+    cost: float
+
+    def drop(self) -> None:
+        """Give the place in the queue back, once however often it is called."""
+        cost, self.cost = self.cost, 0.0
+        self.engine.pace.give_back(cost)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The response's status, body and headers; what was billed for it, and each part's time in ms. `packed`: whether a
+    content coding would gain nothing."""
+
+    status: int
     body: bytes
+    headers: dict[str, str]
     tokens: int
     timing: dict[str, float]
-    encoding_format: str
-    headers: dict[str, str]
+    packed: bool
 
 
 class Service:
@@ -41,9 +77,10 @@ class Service:
 
     def __init__(self, config: Settings, layer: Layer, keys: Keys, counters: Counters, ledger: Ledger) -> None:
         self.settings, self.keys = config, keys
-        self.models = Models(_wire_model(layer.manifest, config))
+        self.models = Models(served.model(layer.manifest, config))
         self._layer, self._counters, self._ledger = layer, counters, ledger
         self._intake = Intake(config, layer)
+        self._results = Results(store.s3, config.results_bucket) if config.results_bucket else None
         self._engine: Engine | None = None
         self._loading = threading.Lock()
 
@@ -85,36 +122,92 @@ class Service:
         """The checked request in a body; everything about it that can be wrong without the tokenizer is a 400 here."""
         return embeddings.check(body.read(raw), self.models, self._intake.rules)
 
-    def embed(self, request: EmbeddingRequest, caller: Caller, work: Work, room: int | None = None) -> Answer:
-        """The answer, once its record is in the ledger. Raises ApiError, and then nothing is billed.
+    def accept(self, request: EmbeddingRequest, caller: Caller, work: Work, door: Door) -> Accepted:
+        """A request with all that can be refused behind it. Raises ApiError, and then nothing has run or is billed.
 
-        `room`: bytes that the door can return, None for any number.
+        What is accepted must be answered or dropped.
         """
         engine = self._engine
         if engine is None:
             raise errors.try_again(errors.LOADING, RETRY_S)
         clock = _Clock()
         prompts = self._intake.prompts(engine.tokens, request)
-        tokens, listed = prompts.tokens, {"truncated": prompts.truncated, "averaged": prompts.averaged}
-        payload.check(request.inputs, request.encoding_format, request.model.dimensions, room, prompts.changed)
+        fits = self._fits(request, prompts, door)
+        cost = engine.pace.cost(map(len, prompts.ids))
+        alone, seconds = engine.pace.seconds(cost), math.inf
+        if door.deadline is not None:
+            seconds = door.deadline - time.monotonic()
+        if alone > seconds:
+            raise _too_slow(prompts.tokens, seconds)
         clock.lap("tokenize")
-        left = self._take(request, caller, tokens)
+        headers = self._take(request, caller, prompts.tokens)
         if caller.limits:
             clock.lap("limits")
-        with errors.carrying(left):
-            try:
-                vectors = prompts.vectors(engine.encode(prompts.ids))
-            except NonFiniteVectorError as error:
-                index = prompts.input_of(error.index)
-                raise errors.NON_FINITE.error(param=f"input[{index}]", i=index) from error
-            clock.lap("encode")
-            answer = render.embeddings(vectors, request.encoding_format, request.model.id, tokens, **listed)
-            clock.lap("render")
-            self._record(request, caller, work, tokens)
-            clock.lap("record")
+        with errors.carrying(headers):
+            ahead = engine.pace.take(cost, min(self.settings.max_queue_seconds, seconds - alone))
+            if ahead is not None:
+                raise errors.try_again(errors.OVERLOADED, min(max(math.ceil(ahead), 1), 10))
         if request.arrays:
-            left |= {"x-emblet-token-arrays": self._intake.ids_are}
-        return Answer(answer, tokens, clock.laps, request.encoding_format, left)
+            headers |= {"x-emblet-token-arrays": self._intake.ids_are}
+        return Accepted(request, caller, work, prompts, headers, not fits, door.deadline, seconds, clock, engine, cost)
+
+    def answer(self, accepted: Accepted) -> Answer:
+        """The answer, once it is made, where it is too large for its door in the results bucket, and its record is in
+        the ledger, in this order. Raises ApiError, and then nothing is billed."""
+        request, prompts, clock = accepted.request, accepted.prompts, accepted.clock
+        try:
+            with errors.carrying(accepted.headers):
+                vectors = self._encode(accepted)
+                clock.lap("encode")
+                listed = {"truncated": prompts.truncated, "averaged": prompts.averaged}
+                answer = render.embeddings(vectors, request.encoding_format, request.model.id, prompts.tokens, **listed)
+                clock.lap("render")
+                location = self._store(accepted, answer) if accepted.elsewhere else None
+                self._record(accepted)
+                clock.lap("record")
+        finally:
+            accepted.drop()
+        packed = request.encoding_format == "base64"
+        if location is None:
+            return Answer(200, answer, accepted.headers, prompts.tokens, clock.laps, packed)
+        headers = accepted.headers | {"location": location.url}
+        body = render.elsewhere(location.url, location.expires_at)
+        return Answer(303, body, headers, prompts.tokens, clock.laps, packed)
+
+    def _fits(self, request: EmbeddingRequest, prompts: Prompts, door: Door) -> bool:
+        """Whether the answer fits its door; if not, it can lie elsewhere. Raises 400 where it can do neither."""
+        model = request.model
+        try:
+            payload.check(request.inputs, request.encoding_format, model.dimensions, door.room, prompts.changed)
+        except errors.ApiError:
+            if self._results is None or not door.redirects:
+                raise
+            return False
+        return True
+
+    def _encode(self, accepted: Accepted) -> Matrix:
+        """float32 [inputs, dimensions]. Raises 500 for a vector that is none, 504 or 503 at the deadline."""
+        prompts, pace = accepted.prompts, accepted.engine.pace
+        try:
+            return prompts.vectors(accepted.engine.encode(prompts.ids, accepted.deadline))
+        except NonFiniteVectorError as error:
+            index = prompts.input_of(error.index)
+            raise errors.NON_FINITE.error(param=f"input[{index}]", i=index) from error
+        except DeadlineError as error:
+            if 0 < pace.seconds(accepted.cost) < accepted.seconds:  # the time went to others
+                raise errors.try_again(errors.OVERLOADED, RETRY_S) from error
+            raise _too_slow(prompts.tokens, accepted.seconds) from error
+
+    def _store(self, accepted: Accepted, answer: bytes) -> Place:
+        """Where an answer that does not fit its door lies. Raises 503."""
+        assert self._results is not None  # noqa: S101  (else it would not have been accepted)
+        try:
+            place = self._results.put(answer, accepted.caller.account, accepted.work.id)
+        except store.StoreUnavailableError as error:
+            log.error("Results bucket out of reach, no answer given: %s", error)
+            raise errors.try_again(errors.STORE_UNAVAILABLE, RETRY_S) from error
+        accepted.clock.lap("store")
+        return place
 
     def _take(self, request: EmbeddingRequest, caller: Caller, tokens: int) -> dict[str, str]:
         """Count the request against its key's limits; what its answer tells of them. Raises 429 or 503."""
@@ -124,14 +217,19 @@ class Service:
             log.error("Limits table out of reach, request refused: %s", error)
             raise errors.try_again(errors.STORE_UNAVAILABLE, RETRY_S) from error
 
-    def _record(self, request: EmbeddingRequest, caller: Caller, work: Work, tokens: int) -> None:
-        model = request.model
-        record = Record(work, caller.account, caller.key_id, model.id, tokens, 1, model.input_per_mtok)
+    def _record(self, accepted: Accepted) -> None:
+        model, caller = accepted.request.model, accepted.caller
+        tokens, price = accepted.prompts.tokens, model.input_per_mtok
+        record = Record(accepted.work, caller.account, caller.key_id, model.id, tokens, 1, price)
         try:
             self._ledger.write(record)
         except store.StoreUnavailableError as error:
             log.error("Usage table out of reach, no answer given: %s %s", error, record)
             raise errors.try_again(errors.STORE_UNAVAILABLE, RETRY_S) from error
+
+
+def _too_slow(tokens: int, seconds: float) -> errors.ApiError:
+    return errors.DEADLINE.error(n=tokens, s=max(1, round(seconds)))
 
 
 class _Clock:
@@ -145,31 +243,3 @@ class _Clock:
         now = time.perf_counter()
         self.laps[name] = (now - self._last) * 1e3
         self._last = now
-
-
-def _wire_model(manifest: Manifest, config: Settings) -> Model:
-    aliases = dict.fromkeys(manifest.aliases)
-    for pair in filter(None, (pair.strip() for pair in config.model_aliases.split(","))):
-        alias, _, target = (part.strip() for part in pair.partition("="))
-        if not alias or target not in (manifest.id, *manifest.aliases):
-            raise settings.SettingError(f"MODEL_ALIASES={pair}: expected `alias={manifest.id}`, the model served here.")
-        aliases[alias] = None
-    aliases.pop(manifest.id, None)
-    price = prices.current(config, manifest.created)
-    return Model(
-        id=manifest.id,
-        aliases=tuple(aliases),
-        created=manifest.created,
-        owned_by=manifest.owned_by,
-        dimensions=manifest.dimensions,
-        context=manifest.context,
-        content_tokens=manifest.content_tokens,
-        outputs=manifest.outputs,
-        quantization=manifest.precision,
-        weights=manifest.weights,
-        revision=manifest.revision,
-        description=manifest.description,
-        input_per_mtok=price.input_per_mtok,
-        batch_input_per_mtok=price.batch_input_per_mtok,
-        priced_since=price.effective_at,
-    )

@@ -53,6 +53,12 @@ class Settings:
         "false",
         "true",
     )
+    max_queue_seconds: int = _setting(
+        30, "Seconds that a request may have to wait for its turn, by measurement; one that would wait longer is 503."
+    )
+    request_seconds: int = _setting(
+        600, "Seconds that a plain HTTP server gives a request, as many as SDKs wait; on Lambda it is its Timeout's."
+    )
     max_body_bytes: int = _setting(64 * MIB, "Largest request body that is read; a larger one is 413.")
     keys_table: str = _setting("", "DynamoDB table of API keys (SHA-256 of each). Required.")
     usage_table: str = _setting("", "DynamoDB table of usage records, the ledger. Required.")

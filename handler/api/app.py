@@ -19,8 +19,9 @@ from handler.service import Service
 
 log = logging.getLogger(__name__)
 
-# Requests worked on at once. Their threads are not those that look up keys, so that neither waits for the other.
-_WORKERS = 40
+# Requests read, and requests worked on, at once. Their threads are not those that look up keys, so that none waits for
+# another.
+_READERS, _WORKERS = 20, 40
 
 
 def create_app(service: Service | None = None, room: int | None = None) -> FastAPI:
@@ -37,7 +38,7 @@ def create_app(service: Service | None = None, room: int | None = None) -> FastA
         threading.Thread(target=_load, args=(service,), name="load", daemon=True).start()
     app = FastAPI(title="emblet", openapi_url=None, redirect_slashes=False)  # docs.py has pages of its own
     app.state.service, app.state.room = service, room
-    app.state.workers = CapacityLimiter(_WORKERS)
+    app.state.readers, app.state.workers = CapacityLimiter(_READERS), CapacityLimiter(_WORKERS)
     for resource in (embeddings, models, docs, health):
         app.include_router(resource.router)
     metered = service.settings.metrics == "on" and not service.settings.aws_lambda_runtime_api

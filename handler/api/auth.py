@@ -28,6 +28,11 @@ def credential(headers: Headers) -> str | None:
     return headers.get("api-key", "").strip() or headers.get("x-api-key", "").strip() or None
 
 
+def survives_redirects(headers: Headers) -> bool:
+    """Whether no key would be sent on: clients drop `Authorization` on their way to another host, and nothing else."""
+    return "api-key" not in headers and "x-api-key" not in headers
+
+
 async def caller(request: Request, service: Service, *roles: str) -> Caller:
     """The request's caller, whose role must be one of these. Raises 401, 403 or 503."""
     clear = credential(request.headers)

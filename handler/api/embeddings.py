@@ -1,6 +1,7 @@
 """`POST /v1/embeddings`."""
 
 import hashlib
+import time
 from datetime import UTC, datetime
 from functools import partial
 
@@ -11,30 +12,50 @@ from handler.api import auth, bodies
 from handler.api.frame import JSON
 from handler.billing.keys import Caller
 from handler.billing.ledger import Work
-from handler.service import Answer, Service
+from handler.service import Accepted, Door, Service
 
 router = APIRouter()
+
+# Kept of the time that Lambda gives a call, for what comes after the engine: a record that DynamoDB takes at its second
+# attempt only, and the answer's way out. Of a short call it is a part.
+_RESERVE_S, _RESERVE = 3.0, 0.2
 
 
 @router.post("/v1/embeddings")
 @router.post("/invocations")  # SageMaker's name for it
 async def embeddings(request: Request) -> Response:
     """Embed one text, or up to 2,048, as text or as token ids."""
-    came = datetime.now(UTC)
+    came, door = datetime.now(UTC), _door(request)
     service: Service = request.app.state.service
     caller = await auth.caller(request, service, "inference")
     raw = await bodies.read(request, service.settings.max_body_bytes)
     work_id = request.state.request_id.removeprefix("req_")
-    do = partial(_answer, service, raw, caller, work_id, came, request.app.state.room)
-    answer = await to_thread.run_sync(do, limiter=request.app.state.workers)
+    accept = partial(_accept, service, raw, caller, door, work_id, came)
+    # Two steps, on threads of their own: what the engine has no time for is refused however many wait for it.
+    accepted = await to_thread.run_sync(accept, limiter=request.app.state.readers)
+    try:
+        answer = await to_thread.run_sync(service.answer, accepted, limiter=request.app.state.workers)
+    finally:
+        accepted.drop()
     request.state.tokens = answer.tokens
-    request.state.plain = answer.encoding_format == "base64"
+    request.state.plain = answer.packed
     headers = dict(answer.headers)
     if request.headers.get("x-emblet-timing") == "true":
         headers["server-timing"] = ", ".join(f"{part};dur={ms:.2f}" for part, ms in answer.timing.items())
-    return Response(answer.body, headers=headers, media_type=JSON)
+    return Response(answer.body, answer.status, headers, JSON)
 
 
-def _answer(service: Service, raw: bytes, caller: Caller, work_id: str, came: datetime, room: int | None) -> Answer:
+def _door(request: Request) -> Door:
+    state = request.app.state
+    context = request.scope.get("aws.context")  # Mangum's; a rehearsal has none
+    if context is None:
+        seconds = float(state.service.settings.request_seconds)
+    else:
+        seconds = context.get_remaining_time_in_millis() / 1000
+        seconds -= min(_RESERVE_S, seconds * _RESERVE)
+    return Door(state.room, auth.survives_redirects(request.headers), time.monotonic() + seconds)
+
+
+def _accept(service: Service, raw: bytes, caller: Caller, door: Door, work_id: str, came: datetime) -> Accepted:
     work = Work(work_id, hashlib.sha256(raw).hexdigest()[:16], came, "http")
-    return service.embed(service.read(raw), caller, work, room)
+    return service.accept(service.read(raw), caller, work, door)

@@ -175,11 +175,21 @@ TOO_MANY_TOKENS_FOR_A_MINUTE = Problem(
 NON_FINITE = Problem(500, _SERVER, "non_finite_vector", "The model produced no finite vector for input[{i}].", _FINAL)
 UNFORESEEN = Problem(500, _SERVER, None, "The server had an error while processing your request. (request id {id})")
 LOADING = Problem(503, _UNAVAILABLE, "model_loading", "The model is loading. Please try again in {s} seconds.")
+OVERLOADED = Problem(
+    503, _UNAVAILABLE, "server_is_overloaded", "The engine is currently overloaded, please try again later."
+)
 STORE_UNAVAILABLE = Problem(
     503,
     _UNAVAILABLE,
     "store_unavailable",
     "A store that this service needs cannot be reached. Please try again in {s} seconds.",
+)
+DEADLINE = Problem(
+    504,
+    _SERVER,
+    "deadline_exceeded",
+    "{n} tokens could not be embedded within {s} seconds. Send fewer inputs or use a batch.",
+    _FINAL,
 )
 
 

@@ -69,6 +69,7 @@ _HEADERS: dict[str, Schema] = {
     },
     "x-emblet-token-arrays": _header("What token ids were read as, if any were sent.", enum=["cl100k", "model"]),
     "x-emblet-replay": _header("`true`: this request was billed before, and is not again.", const="true"),
+    "location": _header("Where the whole answer is fetched with GET and without a key.", type="string", format="uri"),
     "server-timing": _header("Milliseconds of each part, if the request had `x-emblet-timing: true`."),
     "x-should-retry": _header("`false`: repeating cannot help. SDKs obey it.", const="false"),
     "retry-after": _header("Seconds to wait.", **_COUNT),
@@ -88,6 +89,11 @@ def _paths(models: Models) -> dict[str, Schema]:
         "responses": _responses("The embeddings, in the order of their inputs.", "EmbeddingResponse", _EMBEDDING),
     }
     embed["responses"]["200"]["headers"] = _named(_OF_AN_EMBEDDING)
+    embed["responses"]["303"] = {
+        "description": "An answer too large for a function URL lies where `location` says, for 15 minutes.",
+        "headers": _named((*_OF_AN_EMBEDDING, "location")),
+        "content": {JSON: {"schema": ref("EmbeddingResult")}},
+    }
     name = {
         "name": "name",
         "in": "path",

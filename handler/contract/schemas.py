@@ -19,6 +19,7 @@ def components(models: Models) -> dict[str, Schema]:
     return {
         "EmbeddingRequest": _request(models),
         "EmbeddingResponse": _RESPONSE,
+        "EmbeddingResult": _RESULT,
         "Embedding": _ITEM,
         "SparseEmbedding": _SPARSE,
         "MultiVectorEmbedding": _MULTI_VECTOR,
@@ -103,6 +104,13 @@ def _limits(model: Model) -> str:
     return f"with {model.id} a text may have {model.content_tokens:,} tokens without its {special} special ones."
 
 
+_RESULT = _object(
+    {
+        "object": {"const": "embedding.result"},
+        "url": {"type": "string", "format": "uri", "description": "Where the whole answer is, an EmbeddingResponse."},
+        "expires_at": _INTEGER | {"description": "Unix second until which the address opens it."},
+    }
+)
 _RESPONSE = _object(
     {"object": {"const": "list"}, "data": _array(ref("Embedding")), "model": _TEXT, "usage": ref("Usage")},
     truncated=_array(_INTEGER, "Indexes of inputs that were cut, ascending; only where one was."),

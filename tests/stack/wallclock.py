@@ -27,6 +27,7 @@ class WallClock:
         return time.time() + float(self._ahead.read_text())
 
     def set_minute_to_end_in(self, seconds: float) -> None:
+        """By putting the clock back: forward, Lambda's runtime would take its call for over."""
         new = self._ahead.with_suffix(".new")
-        new.write_text(str(-(time.time() + seconds) % 60))
+        new.write_text(str(-((time.time() + seconds) % 60)))
         new.replace(self._ahead)  # whole, for whoever reads it now

@@ -1,0 +1,36 @@
+"""The model that a layer holds, as the wire shows it."""
+
+from handler import settings
+from handler.billing import prices
+from handler.contract.models import Model
+from handler.engine.manifest import Manifest
+from handler.settings import Settings
+
+
+def model(manifest: Manifest, config: Settings) -> Model:
+    """The model of a layer by this deployment's names and price. Raises SettingError for a bad alias."""
+    aliases = dict.fromkeys(manifest.aliases)
+    for pair in filter(None, (pair.strip() for pair in config.model_aliases.split(","))):
+        alias, _, target = (part.strip() for part in pair.partition("="))
+        if not alias or target not in (manifest.id, *manifest.aliases):
+            raise settings.SettingError(f"MODEL_ALIASES={pair}: expected `alias={manifest.id}`, the model served here.")
+        aliases[alias] = None
+    aliases.pop(manifest.id, None)
+    price = prices.current(config, manifest.created)
+    return Model(
+        id=manifest.id,
+        aliases=tuple(aliases),
+        created=manifest.created,
+        owned_by=manifest.owned_by,
+        dimensions=manifest.dimensions,
+        context=manifest.context,
+        content_tokens=manifest.content_tokens,
+        outputs=manifest.outputs,
+        quantization=manifest.precision,
+        weights=manifest.weights,
+        revision=manifest.revision,
+        description=manifest.description,
+        input_per_mtok=price.input_per_mtok,
+        batch_input_per_mtok=price.batch_input_per_mtok,
+        priced_since=price.effective_at,
+    )

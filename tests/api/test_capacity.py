@@ -1,0 +1,170 @@
+"""What is refused because there is no time for it. The pace is set by hand: no test can wait for a busy machine."""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+
+from handler.api.app import create_app
+from handler.engine.engine import DeadlineError, Engine
+from handler.engine.pace import Pace
+from handler.service import Service
+from handler.settings import Settings
+from tests.conftest import ENTRY, HOUSE
+from tests.stack.frontdoor import FrontDoor
+from tests.stack.ministack import Tables
+
+BODY = {"model": "all-minilm-l6-v2", "input": ["text"] * 10}
+
+
+@pytest.fixture
+def service(minilm: Path, tables: Tables) -> Service:
+    config = Settings(
+        model_dir=str(minilm),
+        keys_table=tables.keys,
+        usage_table=tables.usage,
+        request_seconds=20,
+        max_queue_seconds=10,
+    )
+    service = Service.open(config)
+    service.load()
+    return service
+
+
+@pytest.fixture
+def http(service: Service, inference_key: str) -> Iterator[TestClient]:
+    headers = {"authorization": f"Bearer {inference_key}"}
+    with TestClient(create_app(service), headers=headers, raise_server_exceptions=False) as client:
+        yield client
+
+
+@pytest.fixture
+def pace(service: Service) -> Pace:
+    assert service._engine is not None
+    return service._engine.pace
+
+
+def failure(answer: Any) -> tuple[int, str | None, str | None]:
+    return answer.status_code, answer.json()["error"]["code"], answer.headers.get("x-should-retry")
+
+
+def test_what_cannot_be_done_in_time_is_504_before_it_is_begun(
+    http: TestClient, pace: Pace, tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = len(tables.records())
+    pace.measured(100, 100)  # a token a second
+    monkeypatch.setattr(Engine, "encode", None)  # not called
+    answer = http.post("/v1/embeddings", json=BODY)
+    assert failure(answer) == (504, "deadline_exceeded", "false")
+    assert answer.json()["error"] == {
+        "message": "10 tokens could not be embedded within 20 seconds. Send fewer inputs or use a batch.",
+        "type": "server_error",
+        "param": None,
+        "code": "deadline_exceeded",
+    }
+    assert len(tables.records()) == before
+
+
+def test_what_would_have_to_wait_too_long_is_503_and_may_be_tried_again(
+    http: TestClient, pace: Pace, service: Service
+) -> None:
+    pace.measured(1000, 10)
+    assert pace.take(1100, 0) is None, "eleven seconds of somebody else's"
+    answer = http.post("/v1/embeddings", json=BODY)
+    assert failure(answer) == (503, "server_is_overloaded", None)
+    assert answer.json()["error"]["message"] == "The engine is currently overloaded, please try again later."
+    assert (answer.headers["retry-after"], answer.headers["retry-after-ms"]) == ("10", "10000")
+    pace.give_back(900)
+    assert http.post("/v1/embeddings", json=BODY).status_code == 200
+
+
+def test_a_wait_that_leaves_no_time_for_the_work_is_503_too(http: TestClient, pace: Pace) -> None:
+    pace.measured(1000, 40)  # 25 a second: the request takes some 8
+    pace.take(350, 0)  # 14 seconds of somebody else's
+    assert failure(http.post("/v1/embeddings", json=BODY)) == (503, "server_is_overloaded", None)
+
+
+def test_a_place_in_the_queue_is_given_back_whatever_becomes_of_the_request(
+    http: TestClient, pace: Pace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: Engine, ids: Any, deadline: Any = None) -> Any:
+        assert pace._taken > 0
+        raise RuntimeError
+
+    assert http.post("/v1/embeddings", json=BODY).status_code == 200
+    monkeypatch.setattr(Engine, "encode", broken)
+    assert http.post("/v1/embeddings", json=BODY).status_code == 500
+    assert pace._taken == 0
+
+
+@pytest.mark.parametrize(("alone", "expected"), [(5, 503), (60, 504)])
+def test_at_the_deadline_it_counts_whose_the_time_was(
+    http: TestClient, pace: Pace, tables: Tables, monkeypatch: pytest.MonkeyPatch, alone: int, expected: int
+) -> None:
+    """503 where the request alone would have been in time, which another try may be; 504 where it would not."""
+    before = len(tables.records())
+
+    def late(self: Engine, ids: Any, deadline: float) -> Any:
+        assert 10 < deadline - time.monotonic() < 20
+        cost = self.pace.cost(map(len, ids))
+        self.pace.measured(cost, alone)
+        raise DeadlineError
+
+    monkeypatch.setattr(Engine, "encode", late)
+    assert http.post("/v1/embeddings", json=BODY).status_code == expected
+    assert len(tables.records()) == before
+
+
+def test_the_deadline_comes_before_limits_and_capacity(
+    service: Service, tables: Tables, pace: Pace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from handler.contract.limits import Limits
+
+    key = tables.create_key("acct_slow", "inference", Limits(requests_per_minute=1))
+    service = Service.open(replace(service.settings, limits_table=tables.limits))
+    service.load()
+    assert service._engine is not None
+    service._engine.pace.measured(100, 100)
+    service._engine.pace.take(1e6, 0)
+    with TestClient(create_app(service), headers={"authorization": f"Bearer {key}"}) as http:
+        answer = http.post("/v1/embeddings", json=BODY)
+        assert failure(answer) == (504, "deadline_exceeded", "false")
+        assert "x-ratelimit-limit-requests" not in answer.headers, "nothing was counted"
+        service._engine.pace.measured(1e9, 0)
+        service._engine.pace.measured(1e9, 1e6)
+        answer = http.post("/v1/embeddings", json=BODY)
+        assert failure(answer) == (503, "server_is_overloaded", None)
+        assert answer.headers["x-ratelimit-remaining-requests"] == "0", "which it was counted against before"
+
+
+def test_lambda_is_answered_ahead_of_its_own_deadline(
+    service_env: dict[str, str], seeded: Path, inference_key: str, tables: Tables
+) -> None:
+    """Eight texts of 8,190 tokens take two layers of bge-m3 half a minute; the function has four seconds."""
+    before = len(tables.records())
+    env = service_env | {"MODEL_DIR": str(seeded)}
+    headers = {"authorization": f"Bearer {inference_key}"}
+    with FrontDoor(ENTRY, env, cwd=HOUSE, size=1, timeout_s=4) as door:
+
+        def ask(*texts: str) -> httpx.Response:
+            body = json.dumps({"model": "bge-m3-seeded", "input": texts})
+            return httpx.post(f"{door.url}/v1/embeddings", content=body, headers=headers, timeout=60)
+
+        httpx.get(f"{door.url}/health")  # the emulator counts the start in the first call's time
+        took = []
+        for _ in range(2):
+            start = time.monotonic()
+            answer = ask(*["the " * 8190] * 8)
+            took.append(time.monotonic() - start)
+            assert failure(answer) == (504, "deadline_exceeded", "false"), answer.text
+            assert answer.json()["error"]["message"].startswith("65520 tokens could not be embedded within 3 seconds.")
+        assert took[0] > 2, "nothing was known, and the run was stopped"
+        assert took[1] < 2, "from the first it is known how long it would take"
+        assert ask("text").status_code == 200
+    assert len(tables.records()) == before + 1
