@@ -1,6 +1,7 @@
 """What `sam deploy` makes of template.yaml, read from its expansion: the linter sees little of SAM's own types."""
 
 import copy
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +219,22 @@ def test_every_variable_the_template_sets_is_one_the_function_reads(resources: d
     assert variables["KEYS_TABLE"] == {"Ref": "Keys"}
     assert variables["USAGE_TABLE"] == {"Ref": "Usage"}
     assert variables["LIMITS_TABLE"] == {"Ref": "Limits"}
+
+
+def test_a_parameter_offers_what_its_setting_takes_and_has_its_default(
+    source: Template, resources: dict[str, Any]
+) -> None:
+    declared = {each.name.upper(): each for each in dataclasses.fields(Settings)}
+    variables = source["Resources"]["Embed"]["Properties"]["Environment"]["Variables"]
+    found = {name: value["Ref"] for name, value in variables.items() if isinstance(value, dict)}
+    parameters = {name: source["Parameters"][ref] for name, ref in found.items() if ref in source["Parameters"]}
+    assert {"MODEL_ALIASES", "TOKEN_ARRAYS", "EMPTY_INPUT", "TRUNCATE", "INPUT_PER_MTOK", "CORS_ORIGINS"} <= {
+        *parameters
+    }
+    for name, parameter in parameters.items():
+        assert parameter["Default"] == str(declared[name].default), name
+        if choices := declared[name].metadata["choices"]:
+            assert sorted(parameter["AllowedValues"]) == sorted(choices), name
 
 
 def test_every_log_level_the_function_has_can_be_asked_for_and_passes_lambdas_own_filter(source: Template) -> None:
