@@ -1,9 +1,11 @@
 # `make run` and `make test` set up all they need; nothing else has to be done first.
 PYTHON ?= python3
 MODEL ?= all-minilm-l6-v2
+PRECISION ?= int8
 PORT ?= 8000
 BIN := .venv/bin
 CLIENTS ?= all
+LAYER = $(MODEL)$(addprefix -,$(filter-out int8,$(PRECISION)))
 SYNC = $(BIN)/uv pip sync --quiet --require-hashes --link-mode=copy
 export UV_PYTHON_DOWNLOADS := never
 export ORT_DISABLE_TELEMETRY := 1
@@ -19,8 +21,8 @@ TESTED := .venv/ready .venv-ministack/ready tests/node/node_modules/ready
 help:  ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
 
-run: .venv/ready .venv-ministack/ready layer  ## serve MODEL on 127.0.0.1:PORT with stand-ins for AWS
-	@PORT=$(PORT) exec $(BIN)/python -m handler.local $(MODEL)
+run: .venv/ready .venv-ministack/ready layer  ## serve MODEL in PRECISION on 127.0.0.1:PORT with stand-ins for AWS
+	@PORT=$(PORT) exec $(BIN)/python -m handler.local $(LAYER)
 
 test: $(TESTED) $(ORDINARY:%=.venv-clients/%/ready)  ## run every test
 	@$(BIN)/python -m pytest $(ARGS)
@@ -31,8 +33,8 @@ test-clients: $(TESTED) $(LOCKED:%=.venv-clients/%/ready)  ## ask every client l
 lint: .venv/ready  ## formatting, style, types and import directions
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
-layer: .venv/ready  ## build the layer of MODEL, if it is not there yet
-	@$(BIN)/python -m model_layer build $(MODEL) --cl100k litellm --if-absent
+layer: .venv/ready  ## build the layer of MODEL in PRECISION, if it is not there yet
+	@$(BIN)/python -m model_layer build $(MODEL) --precision $(PRECISION) --cl100k litellm --if-absent
 
 lock: .venv/ready  ## resolve pyproject.toml anew into the lock files
 	@set -e; compile() { $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate "$$@"; }; \
