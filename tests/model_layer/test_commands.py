@@ -210,7 +210,11 @@ def test_ctrl_c_is_as_good_while_libraries_are_loaded() -> None:
     ],
 )
 def test_make_run_serves_the_layer_that_it_has_built(words: tuple[str, ...], layer: str, options: str) -> None:
-    env = {name: value for name, value in os.environ.items() if name not in ("MODEL", "PRECISION", "MAKEFLAGS")}
+    env = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("MODEL", "PRECISION", "MAKEFLAGS", "MAKELEVEL")
+    }
     done = subprocess.run(["make", "-n", "run", *words], cwd=HOUSE, env=env, capture_output=True, text=True, check=True)
     assert f"-m model_layer {options} --cl100k litellm" in done.stdout
     assert done.stdout.splitlines()[-1].endswith(f"-m handler.local {layer}")
