@@ -219,11 +219,20 @@ def test_what_the_server_cannot_read_is_refused_in_the_envelope(plain: PlainServ
     assert answer.headers["connection"] == "close"
 
 
-def test_a_body_whose_chunks_are_broken_is_400(plain: PlainServer, inference_key: str) -> None:
-    head = f"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {inference_key}\r\n"
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/nowhere"])
+def test_a_body_whose_chunks_are_broken_is_400_and_nothing_else(
+    plain: PlainServer, inference_key: str, path: str
+) -> None:
+    head = f"POST {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {inference_key}\r\n"
     answer, body = _raw(plain, head.encode() + b"transfer-encoding: chunked\r\n\r\nzz\r\n")
     assert answer.status_code == 400
-    assert b"could not read your request as HTTP/1.1" in body
+    assert envelope(httpx.Response(400, headers=answer.headers, content=body)) == {
+        "message": "The server could not read your request as HTTP/1.1.",
+        "type": "invalid_request_error",
+        "param": None,
+        "code": None,
+    }
+    assert "Traceback" not in plain.log
 
 
 def test_what_follows_an_answer_and_is_no_http_ends_the_connection_alone(plain: PlainServer) -> None:
