@@ -197,6 +197,11 @@ def test_no_route_leaves_checking_to_the_framework() -> None:
 
 # What is no HTTP
 
+UNREADABLE = {
+    400: "The server could not read your request as HTTP/1.1.",
+    431: "The address and headers of your request are larger than are read here.",
+}
+
 
 @pytest.mark.parametrize(
     ("sent", "status"),
@@ -215,7 +220,12 @@ def test_what_the_server_cannot_read_is_refused_in_the_envelope(plain: PlainServ
     head, body = _raw(plain, sent)
     answer = httpx.Response(head.status_code, headers=head.headers, content=body)
     assert answer.status_code == status
-    assert envelope(answer)["type"] == "invalid_request_error"
+    assert envelope(answer) == {
+        "message": UNREADABLE[status],
+        "type": "invalid_request_error",
+        "param": None,
+        "code": None,
+    }
     assert answer.headers["connection"] == "close"
 
 
@@ -227,7 +237,7 @@ def test_a_body_whose_chunks_are_broken_is_400_and_nothing_else(
     answer, body = _raw(plain, head.encode() + b"transfer-encoding: chunked\r\n\r\nzz\r\n")
     assert answer.status_code == 400
     assert envelope(httpx.Response(400, headers=answer.headers, content=body)) == {
-        "message": "The server could not read your request as HTTP/1.1.",
+        "message": UNREADABLE[400],
         "type": "invalid_request_error",
         "param": None,
         "code": None,
