@@ -81,9 +81,9 @@ _NO_OBJECTS = st.binary(max_size=40).filter(lambda raw: b"{" not in raw).map(Bod
 _FORMS = st.sampled_from([*FORMS])
 _CREDENTIALS = st.one_of(
     st.just(()),
-    st.builds(Credential, _FORMS, st.sampled_from(["inference", "admin", "unknown", "sk-garbage", "0"])).map(
-        lambda c: (c,)
-    ),
+    st.builds(
+        Credential, _FORMS, st.sampled_from(["inference", "admin", "admin", "admin", "unknown", "sk-garbage"])
+    ).map(lambda c: (c,)),
     st.builds(
         lambda first, second: (Credential(first, "unknown"), Credential(second)),
         st.sampled_from(["bearer", "basic", "signature", "empty", "no base64"]),
@@ -96,8 +96,8 @@ _CREDENTIALS = st.one_of(
 def cases(draw: Callable[[st.SearchStrategy[Any]], Any]) -> Case:
     """Most of them reach the body with a key that may embed; each of the other parts is seldom wrong by itself."""
 
-    def seldom(strategy: st.SearchStrategy[Any], usual: Any) -> Any:
-        return draw(strategy) if draw(st.integers(0, 9)) == 9 else usual
+    def seldom(strategy: st.SearchStrategy[Any], usual: Any, of: int = 10) -> Any:
+        return draw(strategy) if draw(st.integers(1, of)) == of else usual
 
     target = seldom(st.builds(str.__add__, _PATHS, _QUERIES), "/v1/embeddings")
     names = draw(st.lists(st.sampled_from([*_HEADERS]), max_size=3, unique=True)) if draw(st.booleans()) else []
@@ -107,7 +107,7 @@ def cases(draw: Callable[[st.SearchStrategy[Any]], Any]) -> Case:
             st.sampled_from(METHODS), "POST" if target == "/v1/embeddings" else draw(st.sampled_from(METHODS))
         ),
         target=target,
-        credentials=seldom(_CREDENTIALS, (Credential("bearer"),)),
+        credentials=seldom(_CREDENTIALS, (Credential("bearer"),), of=5),
         headers=tuple((name, draw(_HEADERS[name])) for name in names),
         chunks=seldom(st.lists(st.integers(1, 30), min_size=1, max_size=4).map(tuple), ()),
     )
