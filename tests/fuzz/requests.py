@@ -19,7 +19,7 @@ _JUNK_PATH = st.text(_VISIBLE, max_size=30)
 _ESCAPED = st.binary(max_size=12).map(urllib.parse.quote)
 _SEGMENT = st.one_of(
     st.sampled_from(
-        ["v1", "embeddings", "models", "pricing", "api", "health", ".", "..", "", "%2F", "%00", "%zz", "%"]
+        ["v1", "embeddings", "models", "pricing", "api", "health", ".", "..", "", "%2F", "%00", "%0A", "%zz", "%"]
     ),
     _JUNK_PATH,
     _ESCAPED,
@@ -35,7 +35,7 @@ _PATHS = st.one_of(
     _SPELLED.map(lambda path: path.replace("/", "//")),
     _SPELLED.map(lambda path: "".join(f"%{ord(letter):02x}" if letter != "/" else letter for letter in path)),
     st.lists(_SEGMENT, max_size=5).map(lambda segments: "/" + "/".join(segments)),
-).filter(lambda path: "%0A" not in path.upper())  # Starlette's patterns do not see what follows a line feed
+)
 _QUERIES = st.one_of(st.just(""), st.text(_VISIBLE, max_size=20).map(lambda query: f"?api_key={CANARY}&{query}"))
 
 # What a header's value may hold on the wire: blanks at its ends are not part of it.
