@@ -12,7 +12,7 @@ from tests.fuzz.written import BROKEN, UNUSUAL, NotJsonError
 Values = st.SearchStrategy[Any]
 
 MODEL = "all-minilm-l6-v2"
-NAMES = (MODEL, "sentence-transformers/all-MiniLM-L6-v2")
+NAMES = (MODEL, "all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2")
 WORD = "word "  # one token
 CANARY = "q7canary"  # begins many texts, and may be seen nowhere else
 

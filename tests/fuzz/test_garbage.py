@@ -24,7 +24,7 @@ EXPLORED = int(os.environ.get("EXAMPLES", "0"))
 ORDINARY = {"plain": 2000, "function": 300}
 OF_ALL_KINDS = 2000  # so many cases have every outcome among them
 OUTCOMES = {
-    *("200", "204", "400", "401", "401 invalid_api_key", "403 insufficient_permissions", "404", "404 model_not_found"),
+    *("200", "204", "400", "401", "401 invalid_api_key", "403 insufficient_permissions", "404 model_not_found"),
     *("400 array_above_max_length", "400 context_length_exceeded", "400 empty_array", "400 invalid_token_id"),
     *("400 invalid_type", "400 invalid_value", "400 missing_required_parameter", "400 unsupported_value"),
     *("405", "415 unsupported_media_type"),
