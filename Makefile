@@ -5,13 +5,14 @@ PRECISION ?= int8
 PORT ?= 8000
 BIN := .venv/bin
 CLIENTS ?= all
+EXAMPLES ?= 50000
 LAYER = $(MODEL)$(addprefix -,$(filter-out int8,$(PRECISION)))
 SYNC = $(BIN)/uv pip sync --quiet --require-hashes --link-mode=copy
 export UV_PYTHON_DOWNLOADS := never
 export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-clients lint layer lock clean
+.PHONY: help run test test-clients fuzz lint layer lock clean
 
 # The clients that have an environment of their own, and those of them that an ordinary test run asks.
 LOCKED := $(shell sed -n 's/^client-\([a-z0-9-]*\) = .*/\1/p' pyproject.toml)
@@ -30,6 +31,9 @@ test: $(TESTED) $(ORDINARY:%=.venv-clients/%/ready)  ## run every test
 test-clients: $(TESTED) $(LOCKED:%=.venv-clients/%/ready)  ## ask every client library, or CLIENTS="haystack litellm"
 	@CLIENTS="$(CLIENTS)" $(BIN)/python -m pytest --verbose tests/clients $(ARGS)
 
+fuzz: $(TESTED)  ## throw EXAMPLES=50000 made-up requests at the service, others each time
+	@EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest --quiet --capture=no tests/fuzz $(ARGS)
+
 lint: .venv/ready  ## formatting, style, types and import directions
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
@@ -46,7 +50,7 @@ lock: .venv/ready  ## resolve pyproject.toml anew into the lock files
 	for name in $(LOCKED); do compile --group pyproject.toml:client-$$name -o tests/clients/locks/$$name.lock; done
 
 clean:  ## remove environments, layers and caches
-	rm -rf .venv .venv-ministack .venv-clients tests/node/node_modules model_layer/out .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .venv-ministack .venv-clients tests/node/node_modules model_layer/out .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 .venv/ready: requirements.lock
 	@echo "making .venv ..."

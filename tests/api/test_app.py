@@ -44,7 +44,12 @@ def test_before_the_model_is_loaded_work_is_503_and_the_process_is_alive(http: T
     assert http.get("/health").status_code == 200
     for answer in (http.get("/ready"), http.get("/ping"), http.post("/v1/embeddings", json=BODY)):
         assert answer.status_code == 503
-        assert answer.json()["error"]["code"] == "model_loading"
+        assert answer.json()["error"] == {
+            "message": "The model is loading. Please try again in 2 seconds.",
+            "type": "service_unavailable_error",
+            "param": None,
+            "code": "model_loading",
+        }
         assert 1 <= int(answer.headers["retry-after"]) <= 10
         assert int(answer.headers["retry-after-ms"]) == 1000 * int(answer.headers["retry-after"])
 
