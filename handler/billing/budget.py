@@ -18,8 +18,8 @@ T = TypeVar("T")
 
 
 class Budget:
-    """For one record, however many calls that takes. None begins in the last `call_s` seconds, the longest that one is to
-    take, so that `seconds` is about where it ends. `failures`: calls that may have been carried out or not."""
+    """For one record, however many calls that takes. None begins in the last `call_s` seconds, the longest that one is
+    to take, so that `seconds` is about where it ends. `failures`: calls that may have been carried out or not."""
 
     def __init__(self, seconds: float, call_s: float) -> None:
         self._latest = time.monotonic() + seconds - call_s
@@ -48,6 +48,6 @@ class Budget:
 
 def refusals(error: "BotoCoreError | ClientError") -> set[str]:
     """The codes of an error: the service's own, and those of a transaction's parts."""
-    response = getattr(error, "response", {})
+    response = getattr(error, "response", None) or {}
     codes = {response.get("Error", {}).get("Code", "")}
     return codes | {part.get("Code", "") for part in response.get("CancellationReasons", ())}

@@ -20,8 +20,8 @@ class Identity:
 
 @dataclass(frozen=True)
 class Attempt:
-    """Which attempt at a call a request is: `count` 0 is the first. `patience_s`: seconds after which its client may have
-    begun the next one already; None for a client that is not known to repeat by itself."""
+    """Which attempt at a call a request is: `count` 0 is the first. `patience_s`: seconds after which its client may
+    have begun the next one already; None for a client that is not known to repeat by itself."""
 
     count: int = 0
     patience_s: float | None = None
