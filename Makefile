@@ -9,7 +9,7 @@ export UV_PYTHON_DOWNLOADS := never
 export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-clients lint layer lock clean
+.PHONY: help run test test-clients bench-ledger lint layer lock clean
 
 # The clients that have an environment of their own, and those of them that an ordinary test run asks.
 LOCKED := $(shell sed -n 's/^client-\([a-z0-9-]*\) = .*/\1/p' pyproject.toml)
@@ -27,6 +27,9 @@ test: $(TESTED) $(ORDINARY:%=.venv-clients/%/ready)  ## run every test
 
 test-clients: $(TESTED) $(LOCKED:%=.venv-clients/%/ready)  ## ask every client library, or CLIENTS="haystack litellm"
 	@CLIENTS="$(CLIENTS)" $(BIN)/python -m pytest --verbose tests/clients $(ARGS)
+
+bench-ledger: .venv/ready .venv-ministack/ready layer  ## hold the ledger against 1,000 concurrent requests of 8 keys
+	@$(BIN)/python -m tests.benchmarks.ledger $(ARGS)
 
 lint: .venv/ready  ## formatting, style, types and import directions
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
