@@ -15,8 +15,8 @@ from handler.service import Accepted, Door, Service
 
 router = APIRouter()
 
-# Kept of the time that Lambda gives a call, for what comes after the engine: a record that DynamoDB takes at its second
-# attempt only, and the answer's way out. Of a short call it is a part.
+# Kept of the time that Lambda gives a call, for what comes after the engine: a record that neither DynamoDB nor the
+# ledger queue takes, which can last two and a half seconds, and the answer's way out. Of a short call it is a part.
 _RESERVE_S, _RESERVE = 3.0, 0.2
 
 
