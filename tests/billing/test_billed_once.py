@@ -182,6 +182,24 @@ def test_a_slow_original_is_paid_by_the_retry_that_ended_before_it(
     assert tokens(tables, account) == 5
 
 
+@pytest.mark.parametrize(("pair", "billed"), [("call", 10), ("name", 5)])
+def test_of_two_attempts_that_end_within_a_round_trip_only_a_name_makes_one_record(
+    ledger: Ledger, tables: Tables, account: str, pair: str, billed: int
+) -> None:
+    """The first is written after the second has looked, and before it is written."""
+    first, second = (now(attempt(account, n)) if pair == "call" else now(named(account)) for n in range(2))
+    client, between = boto3.client("dynamodb"), iter([first])
+
+    def write_between(**_: Any) -> None:
+        for each in between:
+            ledger.write(each)
+
+    for operation in ("PutItem", "TransactWriteItems"):
+        client.meta.events.register(f"before-send.dynamodb.{operation}", write_between)
+    Ledger(lambda: client, tables.usage, tables.entries).write(second)
+    assert tokens(tables, account) == billed
+
+
 @pytest.mark.parametrize(("ago_s", "patience_s", "queries"), [(1, 600, 0), (3, 600, 1), (1, 1.5, 1), (3, None, 0)])
 def test_a_first_attempt_looks_only_if_its_client_may_have_lost_patience(
     tables: Tables, account: str, ago_s: float, patience_s: float | None, queries: int
