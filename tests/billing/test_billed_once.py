@@ -259,6 +259,26 @@ def test_attempts_at_one_call_are_one_record_in_any_order_and_any_number_of_time
     assert tokens(tables, account) == 5
 
 
+@pytest.mark.parametrize("paid", [False, True], ids=["it is a record", "it is excused"])
+def test_an_attempt_that_is_written_again_takes_no_excuse_from_another(
+    ledger: Ledger, account: str, *, paid: bool
+) -> None:
+    if paid:
+        ledger.settle(attempt(account, 0, -2, patience_s=None))
+    retry = attempt(account, 1)
+    ledger.settle(retry)
+    ledger.settle(attempt(account, 0, -1, patience_s=None))  # of another call with the same body
+    ledger.settle(retry)
+    assert ledger.settle(attempt(account, 1)) is Outcome.REPLAYED
+
+
+def test_an_excuse_whose_answer_is_lost_is_its_own(ledger: Ledger, tables: Tables, account: str) -> None:
+    ledger.write(now(attempt(account, 0)))
+    client = faults.client("PutItem", 1, code="InternalServerError", status=500, done=True, attempts=1)
+    assert Ledger(lambda: client, tables.usage).write(now(attempt(account, 1))) is Outcome.REPLAYED
+    assert tokens(tables, account) == 5
+
+
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 @pytest.mark.parametrize(
     "second",

@@ -5,7 +5,7 @@ import json
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -190,7 +190,7 @@ def test_messages_that_come_again_and_out_of_order_change_nothing(service: Servi
 
 @pytest.mark.parametrize("refusal", ["silent", "an error of its own", "hanging up"])
 def test_what_no_store_takes_is_in_the_log_and_is_written_from_there(
-    service: Service, refusal: str, tmp_path: Path
+    service: Service, refusal: str, tmp_path: Path, measured: Callable[[str], None]
 ) -> None:
     shape = REFUSALS[refusal]
     operations = ("PutItem", "TransactWriteItems", "SendMessage")
@@ -199,6 +199,7 @@ def test_what_no_store_takes_is_in_the_log_and_is_written_from_there(
     assert service.embed(call).status_code == 200
     assert service.embed(name, idempotency_key="not to be logged").status_code == 200
     assert max(service.delays_ms) < LONGEST_MS
+    measured(f"recording delays an answer by {max(service.delays_ms):.0f} ms at most (DynamoDB and queue: {refusal})")
     service.outage.over()
     assert service.embed(name, idempotency_key="not to be logged").status_code == 200  # has no entry yet
     log = service.door.log
