@@ -82,6 +82,7 @@ def _serve(model: str, port: int) -> None:
             "KEYS_TABLE": "Keys",
             "USAGE_TABLE": "Usage",
             "LIMITS_TABLE": "Limits",
+            "ENTRIES_TABLE": "Entries",
         }
         _make_tables()
         import uvicorn

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from handler import render, served, settings, store
 from handler.billing.keys import Caller, Keys
-from handler.billing.ledger import Ledger, Record, Work
+from handler.billing.ledger import Ledger, Outcome, Record, Work
 from handler.billing.limits import Counters
+from handler.billing.outbox import Outbox
 from handler.contract import body, embeddings, errors, payload
 from handler.contract.embeddings import EmbeddingRequest
 from handler.contract.models import Models
@@ -89,8 +90,11 @@ class Service:
         """Checks settings and layer, loads nothing yet. Raises SettingError or LayerError, which say what to do."""
         settings.required(config, "keys_table", "usage_table")
         layer = open_layer(config)
-        keys, ledger = Keys(store.dynamodb, config.keys_table), Ledger(store.dynamodb, config.usage_table)
-        return cls(config, layer, keys, Counters(store.dynamodb, config.limits_table), ledger)
+        queue, function = config.ledger_queue, config.aws_lambda_function_name
+        outbox = Outbox(store.sqs, queue, function) if queue else None
+        ledger = Ledger(store.ledger, config.usage_table, config.entries_table, outbox, config.retry_window)
+        counters = Counters(store.dynamodb, config.limits_table)
+        return cls(config, layer, Keys(store.dynamodb, config.keys_table), counters, ledger)
 
     @property
     def ready(self) -> bool:
@@ -101,9 +105,10 @@ class Service:
         """Load the model and run it once, and connect to the tables meanwhile. Raises LayerError."""
         with self._loading, ThreadPoolExecutor(1, "tables") as pool:
             if self._engine is None:
-                tables = pool.submit(self.keys.warm)
+                tables = [pool.submit(warm) for warm in (self.keys.warm, self._ledger.warm)]
                 self._engine = Engine.load(self._layer, self.settings)
-                tables.result()
+                for each in tables:
+                    each.result()
                 if self._layer.manifest.weights != "real":
                     log.warning("%s has seeded weights: its vectors mean nothing", self._layer.manifest.id)
 
@@ -130,6 +135,9 @@ class Service:
         engine = self._engine
         if engine is None:
             raise errors.try_again(errors.LOADING, RETRY_S)
+        if work.identity is not None and not self._ledger.knows_identities:
+            log.error("ENTRIES_TABLE is not set, and a request has an Idempotency-Key")
+            raise errors.try_again(errors.STORE_UNAVAILABLE, RETRY_S)
         clock = _Clock()
         prompts = self._intake.prompts(engine.tokens, request)
         fits = self._fits(request, prompts, door)
@@ -153,7 +161,7 @@ class Service:
 
     def answer(self, accepted: Accepted) -> Answer:
         """The answer, once it is made, where it is too large for its door in the results bucket, and its record is in
-        the ledger, in this order. Raises ApiError, and then nothing is billed."""
+        the ledger or on its way there, in this order. Raises ApiError, and then nothing is billed."""
         request, prompts, clock = accepted.request, accepted.prompts, accepted.clock
         try:
             with errors.carrying(accepted.headers):
@@ -163,7 +171,8 @@ class Service:
                 answer = render.embeddings(vectors, request.encoding_format, request.model.id, prompts.tokens, **listed)
                 clock.lap("render")
                 location = self._store(accepted, answer) if accepted.elsewhere else None
-                self._record(accepted)
+                if self._record(accepted) is Outcome.REPLAYED:
+                    accepted.headers |= {"x-emblet-replay": "true"}
                 clock.lap("record")
         finally:
             accepted.drop()
@@ -217,15 +226,19 @@ class Service:
             log.error("Limits table out of reach, request refused: %s", error)
             raise errors.try_again(errors.STORE_UNAVAILABLE, RETRY_S) from error
 
-    def _record(self, accepted: Accepted) -> None:
+    def _record(self, accepted: Accepted) -> Outcome:
+        """Raises 400 where an Idempotency-Key is another request's, or 503."""
         model, caller = accepted.request.model, accepted.caller
         tokens, price = accepted.prompts.tokens, model.input_per_mtok
         record = Record(accepted.work, caller.account, caller.key_id, model.id, tokens, 1, price)
         try:
-            self._ledger.write(record)
+            outcome = self._ledger.write(record)
         except store.StoreUnavailableError as error:
             log.error("Usage table out of reach, no answer given: %s %s", error, record)
             raise errors.try_again(errors.STORE_UNAVAILABLE, RETRY_S) from error
+        if outcome is Outcome.REUSED:
+            raise errors.KEY_REUSED.error(param="Idempotency-Key")
+        return outcome
 
 
 def _too_slow(tokens: int, seconds: float) -> errors.ApiError:

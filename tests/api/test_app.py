@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 from handler import store
 from handler.api.app import create_app
 from handler.billing import keys
-from handler.billing.ledger import Ledger, Record
+from handler.billing.ledger import Ledger, Outcome, Record
 from handler.contract.errors import ApiError
 from handler.engine.engine import Engine, NonFiniteVectorError
 from handler.service import Service
@@ -117,7 +117,7 @@ def test_the_record_is_written_after_the_answer_is_made_and_before_it_leaves(
     steps: list[str] = []
     write, render = Ledger.write, __import__("handler.render", fromlist=["embeddings"]).embeddings
 
-    def written(self: Ledger, record: Record) -> bool:
+    def written(self: Ledger, record: Record) -> Outcome:
         steps.append("recorded")
         return write(self, record)
 

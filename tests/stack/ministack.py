@@ -22,6 +22,7 @@ class Tables:
     keys: str
     usage: str
     limits: str
+    entries: str
 
     def create_key(self, account: str, role: str, limits: Limits = NO_LIMITS) -> str:
         return Keys(store.dynamodb, self.keys).create(account, role, "tests", limits)[0]
@@ -33,6 +34,10 @@ class Tables:
     def records(self) -> list[dict[str, Any]]:
         """Every usage record."""
         return _rows(self.usage)
+
+    def remembered(self) -> list[dict[str, Any]]:
+        """Every entry of an Idempotency-Key."""
+        return _rows(self.entries)
 
     def counters(self) -> list[dict[str, Any]]:
         """What each key with limits has used."""
@@ -82,4 +87,4 @@ class MiniStack:
                 boto3.client("dynamodb").create_table(
                     TableName=names[name], **{part: resource["Properties"][part] for part in shape}
                 )
-        return Tables(keys=names["Keys"], usage=names["Usage"], limits=names["Limits"])
+        return Tables(keys=names["Keys"], usage=names["Usage"], limits=names["Limits"], entries=names["Entries"])
