@@ -164,7 +164,7 @@ def test_the_alias_moves_with_a_new_image_and_with_a_changed_property(source: Te
 def test_every_table_is_on_demand_encrypted_recoverable_and_outlives_the_stack(resources: dict[str, Any]) -> None:
     tables = of_type(resources, "AWS::DynamoDB::Table")
 
-    assert set(tables) == {"Keys", "Usage", "Limits"}
+    assert set(tables) == {"Keys", "Usage", "Limits", "Rollups"}
     for table in tables.values():
         properties = table["Properties"]
         assert (table["DeletionPolicy"], table["UpdateReplacePolicy"]) == ("Retain", "Retain")
@@ -258,5 +258,6 @@ def test_outputs_are_what_an_operator_needs_next(source: Template) -> None:
         "KeysTable": {"Ref": "Keys"},
         "UsageTable": {"Ref": "Usage"},
         "LimitsTable": {"Ref": "Limits"},
+        "RollupsTable": {"Ref": "Rollups"},
         "ResultsBucket": {"Ref": "Results"},
     }
