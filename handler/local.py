@@ -8,12 +8,14 @@ import argparse
 import contextlib
 import ctypes
 import http.client
+import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,6 +83,7 @@ def _serve(model: str, port: int) -> None:
             "KEYS_TABLE": "Keys",
             "USAGE_TABLE": "Usage",
             "LIMITS_TABLE": "Limits",
+            "ROLLUPS_TABLE": "Rollups",
         }
         _make_tables()
         import uvicorn
@@ -94,6 +97,7 @@ def _serve(model: str, port: int) -> None:
         service = Service.open(settings.read())
         service.load()  # first, so that what is printed works when it is pasted
         app = create_app(service)
+        threading.Thread(target=_keep_books, name="books", daemon=True).start()
         _announce(port)
         config = uvicorn.Config(
             app, http=Http11, log_level="warning", access_log=False, timeout_graceful_shutdown=_GRACE_S
@@ -177,10 +181,32 @@ def _make_tables() -> None:
     for name, resource in _template()["Resources"].items():
         if resource["Type"] == "AWS::DynamoDB::Table":
             properties = resource["Properties"]
-            client.create_table(
-                TableName=name,
-                **{part: properties[part] for part in ("BillingMode", "AttributeDefinitions", "KeySchema")},
-            )
+            shape = {part: properties[part] for part in ("BillingMode", "AttributeDefinitions", "KeySchema")}
+            if "StreamSpecification" in properties:
+                shape["StreamSpecification"] = properties["StreamSpecification"] | {"StreamEnabled": True}
+            client.create_table(TableName=name, **shape)
+
+
+def _keep_books() -> None:
+    """What the stack's second function does, here in a thread: usage is in the rollups a second after its request."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from handler import store
+    from handler.billing.minutes import Minutes
+    from handler.billing.recount import Recount
+    from handler.billing.rollups import Rollups
+    from handler.events.follow import Follower
+    from handler.events.stream import Stream
+
+    usage, rollups = os.environ["USAGE_TABLE"], Rollups(store.dynamodb, os.environ["ROLLUPS_TABLE"])
+    recount = Recount(Minutes(store.dynamodb, usage, ThreadPoolExecutor(16)), rollups)
+    follower = Follower(usage, Stream(recount, ThreadPoolExecutor(1), "local"))
+    while True:
+        try:
+            follower.poll()
+        except Exception as error:  # MiniStack is ended before this thread is
+            logging.getLogger(__name__).debug("stream not read: %s", error)
+        time.sleep(1)
 
 
 def _template() -> dict[str, Any]:

@@ -78,6 +78,19 @@ def test_the_printed_snippet_works_when_pasted(local: Local) -> None:
     assert done.stdout.startswith("2 384 Usage(prompt_tokens="), done.stderr
 
 
+def test_what_was_used_is_summed_a_second_later(local: Local) -> None:
+    [endpoint] = re.findall(r"MiniStack on (http\S+)\.$", local.printed, re.MULTILINE)
+    with openai.OpenAI(base_url=f"http://127.0.0.1:{local.port}/v1", api_key=key(local.printed, "inference")) as client:
+        used = client.embeddings.create(model="all-minilm-l6-v2", input="one more").usage.prompt_tokens
+    table = cloudformation.client("dynamodb", endpoint)
+    deadline, totals = time.monotonic() + 15, list[int]()
+    while time.monotonic() < deadline and used not in totals:
+        time.sleep(0.2)
+        rows = Rollups(lambda: table, "Rollups").read("local", "1m", int(time.time()) - 3600, int(time.time()) + 60)
+        totals = [sums.tokens for bucket in rows for sums in bucket.groups.values() if sums.tokens >= used]
+    assert totals
+
+
 def test_a_taken_port_says_how_to_choose_another(local: Local) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "handler.local", "--port", str(local.port)], cwd=HOUSE, capture_output=True, text=True
