@@ -80,20 +80,14 @@ def _rehearse(http: Door) -> None:
 def _ledger(config: Settings) -> Mapping[str, Door]:
     """What keeps the books. It embeds nothing: neither the model nor the HTTP door is imported."""
     from handler import store
-    from handler.billing.minutes import Minutes
     from handler.billing.recount import Recount
-    from handler.billing.rollups import Rollups
     from handler.events.schedule import Schedule
     from handler.events.stream import Stream
 
-    settings.required(config, "usage_table", "rollups_table")
+    recount = Recount.open(config)
     store.dynamodb()  # while init has the CPU for it
-    rollups = Rollups(store.dynamodb, config.rollups_table)
-    # Two pools, because a bucket waits for its partitions.
-    minutes = Minutes(store.dynamodb, config.usage_table, ThreadPoolExecutor(32, "partitions"))
-    recount = Recount(minutes, rollups)
     stream = Stream(recount, ThreadPoolExecutor(4, "buckets"), config.aws_lambda_function_name)
-    return {"DynamoDB stream": stream, "schedule": Schedule(recount, rollups)}
+    return {"DynamoDB stream": stream, "schedule": Schedule(recount, recount.rollups.accounts)}
 
 
 _ROLES: Mapping[str, Callable[[Settings], Mapping[str, Door]]] = {"embed": _embed, "ledger": _ledger}

@@ -8,7 +8,6 @@ import argparse
 import contextlib
 import ctypes
 import http.client
-import logging
 import os
 import signal
 import socket
@@ -18,11 +17,11 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-import yaml
-
+from handler import tables
 from handler.engine.manifest import LayerError
 from handler.settings import SettingError
 
@@ -85,19 +84,25 @@ def _serve(model: str, port: int) -> None:
             "LIMITS_TABLE": "Limits",
             "ROLLUPS_TABLE": "Rollups",
         }
-        _make_tables()
+        tables.make()
         import uvicorn
 
         from handler import logs, settings
         from handler.api.app import create_app
         from handler.api.protocol import Http11
+        from handler.billing.recount import Recount
+        from handler.events.follow import Follower
+        from handler.events.stream import Stream
         from handler.service import Service
 
         logs.configure(settings.read())
         service = Service.open(settings.read())
         service.load()  # first, so that what is printed works when it is pasted
         app = create_app(service)
-        threading.Thread(target=_keep_books, name="books", daemon=True).start()
+        # What the stack's second function does: usage is in the rollups a second after its request.
+        stream = Stream(Recount.open(settings.read()), ThreadPoolExecutor(1), "local")
+        follower = Follower(settings.read().usage_table, stream)
+        threading.Thread(target=follower.run, name="books", daemon=True).start()
         _announce(port)
         config = uvicorn.Config(
             app, http=Http11, log_level="warning", access_log=False, timeout_graceful_shutdown=_GRACE_S
@@ -171,52 +176,6 @@ def _wait(process: "subprocess.Popen[bytes]", port: int, output: IO[bytes]) -> N
         time.sleep(0.05)
     output.seek(0)
     raise LocalError(f"MiniStack did not start: {output.read()[-2000:].decode(errors='replace')}")
-
-
-def _make_tables() -> None:
-    """The tables of template.yaml, as far as an emulator knows them."""
-    import boto3
-
-    client = boto3.client("dynamodb")  # with more patience than a request has
-    for name, resource in _template()["Resources"].items():
-        if resource["Type"] == "AWS::DynamoDB::Table":
-            properties = resource["Properties"]
-            shape = {part: properties[part] for part in ("BillingMode", "AttributeDefinitions", "KeySchema")}
-            if "StreamSpecification" in properties:
-                shape["StreamSpecification"] = properties["StreamSpecification"] | {"StreamEnabled": True}
-            client.create_table(TableName=name, **shape)
-
-
-def _keep_books() -> None:
-    """What the stack's second function does, here in a thread: usage is in the rollups a second after its request."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    from handler import store
-    from handler.billing.minutes import Minutes
-    from handler.billing.recount import Recount
-    from handler.billing.rollups import Rollups
-    from handler.events.follow import Follower
-    from handler.events.stream import Stream
-
-    usage, rollups = os.environ["USAGE_TABLE"], Rollups(store.dynamodb, os.environ["ROLLUPS_TABLE"])
-    recount = Recount(Minutes(store.dynamodb, usage, ThreadPoolExecutor(16)), rollups)
-    follower = Follower(usage, Stream(recount, ThreadPoolExecutor(1), "local"))
-    while True:
-        try:
-            follower.poll()
-        except Exception as error:  # MiniStack is ended before this thread is
-            logging.getLogger(__name__).debug("stream not read: %s", error)
-        time.sleep(1)
-
-
-def _template() -> dict[str, Any]:
-    class Loader(yaml.SafeLoader):
-        """CloudFormation's short forms (!Ref, !Sub, ...) read as nothing: no table's keys have any."""
-
-    Loader.add_multi_constructor("!", lambda *_: None)
-    with (HOUSE / "template.yaml").open(encoding="utf-8") as file:
-        template: dict[str, Any] = yaml.load(file, Loader)  # noqa: S506  (a SafeLoader)
-    return template
 
 
 def _announce(port: int) -> None:

@@ -11,8 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import openai
 import pytest
 
+from handler.billing.rollups import Rollups
+from tests.stack import cloudformation
 from tests.stack.process import free_port
 
 HOUSE = Path(__file__).resolve().parent.parent

@@ -7,11 +7,15 @@ consumers need no order and no lock, and may repeat each other.
 """
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Self
 
+from handler import store
 from handler.billing.buckets import WIDTHS, Bucket, merged
 from handler.billing.minutes import Minutes
 from handler.billing.rollups import Rollups
+from handler.settings import Settings, required
 
 _NARROWER = {"1h": "1m", "1d": "1h"}
 _DAY = WIDTHS["1d"]
@@ -48,7 +52,14 @@ class Recount:
     """Raises StoreUnavailableError, or ValueError for a record that cannot be read; then what was set is right."""
 
     def __init__(self, minutes: Minutes, rollups: Rollups) -> None:
-        self._minutes, self._rollups = minutes, rollups
+        self._minutes, self.rollups = minutes, rollups
+
+    @classmethod
+    def open(cls, config: Settings) -> Self:
+        """Of the tables that the settings name. Raises SettingError."""
+        required(config, "usage_table", "rollups_table")
+        minutes = Minutes(store.dynamodb, config.usage_table, ThreadPoolExecutor(32, "partitions"))
+        return cls(minutes, Rollups(store.dynamodb, config.rollups_table))
 
     def bucket(self, account: str, width: str, start: int) -> None:
         """Make one bucket anew: a minute of the ledger, any other of the buckets of the next smaller width."""
@@ -56,16 +67,16 @@ class Recount:
         if width == "1m":
             new = list(self._minutes.read(account, start, end))
         else:
-            new = [merged(start, self._rollups.read(account, _NARROWER[width], start, end))]
+            new = [merged(start, self.rollups.read(account, _NARROWER[width], start, end))]
         for bucket in new:
             if bucket.n:
-                self._rollups.set(account, width, bucket)
+                self.rollups.set(account, width, bucket)
 
     def hours(self, account: str, start: int, end: int) -> None:
         """Make everything anew that these whole hours are part of."""
         minutes = list(self._minutes.read(account, start, end))
         for minute in minutes:
-            self._rollups.set(account, "1m", minute)
+            self.rollups.set(account, "1m", minute)
         for width in _NARROWER:
             for begun in sorted({begin(width, minute.start) for minute in minutes}):
                 self.bucket(account, width, begun)
@@ -76,7 +87,7 @@ class Recount:
         held = {
             (width, bucket.start): bucket
             for width in WIDTHS
-            for bucket in self._rollups.read(account, width, midnight, midnight + _DAY)
+            for bucket in self.rollups.read(account, width, midnight, midnight + _DAY)
         }
         parts: dict[tuple[str, int], list[Bucket]] = {}
         for minute in self._minutes.read(account, midnight, midnight + _DAY):
@@ -89,5 +100,5 @@ class Recount:
                 continue
             mended = mend and should is not None and (has is None or has.n < should.n)
             if mended and should is not None:
-                self._rollups.set(account, place[0], should)
+                self.rollups.set(account, place[0], should)
             yield Difference(account, *place, has, should, mended)

@@ -1,8 +1,9 @@
 """A table's stream, followed where there is no Lambda to do it: on one machine, for `make run`."""
 
 import logging
+import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 log = logging.getLogger(__name__)
 
@@ -18,6 +19,15 @@ class Follower:
         self._stream = boto3.client("dynamodb").describe_table(TableName=table)["Table"]["LatestStreamArn"]
         self._door = door
         self._after: dict[str, str | None] = {}  # shard → the last sequence number that is done with
+
+    def run(self) -> NoReturn:
+        """Poll every second, whatever happens."""
+        while True:
+            try:
+                self.poll()
+            except Exception as error:
+                log.debug("stream not read: %s", error)
+            time.sleep(1)
 
     def poll(self) -> int:
         """How many records the door has had."""
