@@ -2,7 +2,7 @@
 
 import json
 import logging
-import time
+from datetime import UTC, datetime
 
 from handler.settings import Settings
 
@@ -19,7 +19,15 @@ def configure(config: Settings) -> None:
 
 def metric(name: str, value: int, function: str, **facts: object) -> str:
     """A line that CloudWatch makes a metric of (its embedded metric format), for stdout as it is: a logger of Lambda's
-    would wrap it, and then it is none."""
+    would wrap it, and then it is none. Lambda's own level filter goes by `level`, which counts beside a `timestamp`."""
+    now = datetime.now(UTC)
     shape = {"Namespace": NAMESPACE, "Dimensions": [["FunctionName"]], "Metrics": [{"Name": name, "Unit": "Count"}]}
-    head = {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": [shape]}
-    return json.dumps({"_aws": head, "FunctionName": function, name: value, **facts}, separators=(",", ":"))
+    line = {
+        "timestamp": f"{now:%Y-%m-%dT%H:%M:%S}.{now.microsecond // 1000:03}Z",
+        "level": "ERROR",
+        "_aws": {"Timestamp": int(now.timestamp() * 1000), "CloudWatchMetrics": [shape]},
+        "FunctionName": function,
+        name: value,
+        **facts,
+    }
+    return json.dumps(line, separators=(",", ":"))

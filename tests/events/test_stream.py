@@ -224,7 +224,8 @@ def test_a_change_or_a_deletion_raises_an_alarm_that_names_keys_alone(
     assert shape["Metrics"] == [{"Name": "IrregularWrites", "Unit": "Count"}]
     assert (told["IrregularWrites"], told["FunctionName"]) == (2, FUNCTION)
     assert told["writes"] == [{"event": name, "key": record.key()} for name in ("MODIFY", "REMOVE")]
-    assert set(told) == {"_aws", "FunctionName", "IrregularWrites", "writes"}
+    assert set(told) == {"timestamp", "level", "_aws", "FunctionName", "IrregularWrites", "writes"}
+    assert told["level"] == "ERROR", "what LOG_LEVEL lets through in any case"
     assert books.agree()
 
 
