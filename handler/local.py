@@ -14,13 +14,14 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-import yaml
-
+from handler import tables
 from handler.engine.manifest import LayerError
 from handler.settings import SettingError
 
@@ -83,19 +84,27 @@ def _serve(model: str, port: int) -> None:
             "USAGE_TABLE": "Usage",
             "LIMITS_TABLE": "Limits",
             "ENTRIES_TABLE": "Entries",
+            "ROLLUPS_TABLE": "Rollups",
         }
-        _make_tables()
+        tables.make()
         import uvicorn
 
         from handler import logs, settings
         from handler.api.app import create_app
         from handler.api.protocol import Http11
+        from handler.billing.recount import Recount
+        from handler.events.follow import Follower
+        from handler.events.stream import Stream
         from handler.service import Service
 
         logs.configure(settings.read())
         service = Service.open(settings.read())
         service.load()  # first, so that what is printed works when it is pasted
         app = create_app(service)
+        # What the stack's second function does: usage is in the rollups a second after its request.
+        stream = Stream(Recount.open(settings.read()), ThreadPoolExecutor(1), "local")
+        follower = Follower(settings.read().usage_table, stream)
+        threading.Thread(target=follower.run, name="books", daemon=True).start()
         _announce(port)
         config = uvicorn.Config(
             app, http=Http11, log_level="warning", access_log=False, timeout_graceful_shutdown=_GRACE_S
@@ -169,30 +178,6 @@ def _wait(process: "subprocess.Popen[bytes]", port: int, output: IO[bytes]) -> N
         time.sleep(0.05)
     output.seek(0)
     raise LocalError(f"MiniStack did not start: {output.read()[-2000:].decode(errors='replace')}")
-
-
-def _make_tables() -> None:
-    """The tables of template.yaml, as far as an emulator knows them."""
-    import boto3
-
-    client = boto3.client("dynamodb")  # with more patience than a request has
-    for name, resource in _template()["Resources"].items():
-        if resource["Type"] == "AWS::DynamoDB::Table":
-            properties = resource["Properties"]
-            client.create_table(
-                TableName=name,
-                **{part: properties[part] for part in ("BillingMode", "AttributeDefinitions", "KeySchema")},
-            )
-
-
-def _template() -> dict[str, Any]:
-    class Loader(yaml.SafeLoader):
-        """CloudFormation's short forms (!Ref, !Sub, ...) read as nothing: no table's keys have any."""
-
-    Loader.add_multi_constructor("!", lambda *_: None)
-    with (HOUSE / "template.yaml").open(encoding="utf-8") as file:
-        template: dict[str, Any] = yaml.load(file, Loader)  # noqa: S506  (a SafeLoader)
-    return template
 
 
 def _announce(port: int) -> None:

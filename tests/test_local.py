@@ -11,8 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import openai
 import pytest
 
+from handler.billing.rollups import Rollups
+from tests.stack import cloudformation
 from tests.stack.process import free_port
 
 HOUSE = Path(__file__).resolve().parent.parent
@@ -76,6 +79,19 @@ def test_the_printed_snippet_works_when_pasted(local: Local) -> None:
     [snippet] = re.findall(r"^from openai.*?answer\.usage\)$", local.printed, re.DOTALL | re.MULTILINE)
     done = subprocess.run([sys.executable, "-c", snippet], capture_output=True, text=True, check=False)
     assert done.stdout.startswith("2 384 Usage(prompt_tokens="), done.stderr
+
+
+def test_what_was_used_is_summed_a_second_later(local: Local) -> None:
+    [endpoint] = re.findall(r"MiniStack on (http\S+)\.$", local.printed, re.MULTILINE)
+    with openai.OpenAI(base_url=f"http://127.0.0.1:{local.port}/v1", api_key=key(local.printed, "inference")) as client:
+        used = client.embeddings.create(model="all-minilm-l6-v2", input="one more").usage.prompt_tokens
+    table = cloudformation.client("dynamodb", endpoint)
+    deadline, totals = time.monotonic() + 15, list[int]()
+    while time.monotonic() < deadline and used not in totals:
+        time.sleep(0.2)
+        rows = Rollups(lambda: table, "Rollups").read("local", "1m", int(time.time()) - 3600, int(time.time()) + 60)
+        totals = [sums.tokens for bucket in rows for sums in bucket.groups.values() if sums.tokens >= used]
+    assert totals
 
 
 def test_a_taken_port_says_how_to_choose_another(local: Local) -> None:

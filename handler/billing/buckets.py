@@ -2,9 +2,11 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Context, Decimal, DivisionByZero, Inexact, InvalidOperation, Overflow
 
 MTOK = Decimal(1_000_000)
+# Money is never rounded: a sum that needed more digits than these would be an error, and none comes near them.
+EXACT = Context(prec=64, traps=[Inexact, InvalidOperation, DivisionByZero, Overflow])
 WIDTHS = {"1m": 60, "1h": 3600, "1d": 86400}  # seconds of a bucket, which starts at a multiple of them (UTC)
 
 
@@ -26,7 +28,7 @@ class Sums:
     cost: Decimal = Decimal(0)
 
     def __add__(self, other: "Sums") -> "Sums":
-        return Sums(self.tokens + other.tokens, self.requests + other.requests, self.cost + other.cost)
+        return Sums(self.tokens + other.tokens, self.requests + other.requests, EXACT.add(self.cost, other.cost))
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def line_item(model: str, door: str) -> str:
 
 def cost(tokens: int, usd_per_mtok: Decimal) -> Decimal:
     """Exact USD of so many tokens."""
-    return tokens * usd_per_mtok / MTOK
+    return EXACT.divide(EXACT.multiply(tokens, usd_per_mtok), MTOK)
 
 
 def merged(start: int, buckets: Iterable[Bucket]) -> Bucket:

@@ -8,6 +8,7 @@ A, B = Group("key_a", "bge-m3", "bge-m3, input_tokens"), Group("key_b", "bge-m3"
 def test_the_cost_of_tokens_is_exact() -> None:
     assert cost(5, Decimal("0.01")) == Decimal("0.00000005")
     assert cost(1, Decimal("0.000001")) == Decimal("1E-12")
+    assert cost(10**12, Decimal("999999999.000000000001")) == Decimal("999999999000000.000001")
     assert sum((cost(1, Decimal("0.1")) for _ in range(10_000_000 // 1000)), Decimal(0)) == Decimal("0.001")
 
 

@@ -23,6 +23,7 @@ class Tables:
     usage: str
     limits: str
     entries: str
+    rollups: str
 
     def create_key(self, account: str, role: str, limits: Limits = NO_LIMITS) -> str:
         return Keys(store.dynamodb, self.keys).create(account, role, "tests", limits)[0]
@@ -83,8 +84,15 @@ class MiniStack:
         for name, resource in resources.items():
             if resource["Type"] == "AWS::DynamoDB::Table":
                 names[name] = f"tests-{name}"
-                shape = ("BillingMode", "AttributeDefinitions", "KeySchema")
-                boto3.client("dynamodb").create_table(
-                    TableName=names[name], **{part: resource["Properties"][part] for part in shape}
-                )
-        return Tables(keys=names["Keys"], usage=names["Usage"], limits=names["Limits"], entries=names["Entries"])
+                properties = resource["Properties"]
+                shape = {part: properties[part] for part in ("BillingMode", "AttributeDefinitions", "KeySchema")}
+                if "StreamSpecification" in properties:
+                    shape["StreamSpecification"] = properties["StreamSpecification"] | {"StreamEnabled": True}
+                boto3.client("dynamodb").create_table(TableName=names[name], **shape)
+        return Tables(
+            keys=names["Keys"],
+            usage=names["Usage"],
+            limits=names["Limits"],
+            entries=names["Entries"],
+            rollups=names["Rollups"],
+        )

@@ -1,0 +1,32 @@
+"""The tables of template.yaml, made in a stand-in for DynamoDB: on one machine, for `make run`."""
+
+from pathlib import Path
+from typing import Any
+
+_TEMPLATE = Path(__file__).resolve().parent.parent / "template.yaml"
+
+
+def make() -> None:
+    """Each under its name in the template, as far as an emulator knows them."""
+    import boto3
+
+    client = boto3.client("dynamodb")  # with more patience than a request has
+    for name, resource in _template()["Resources"].items():
+        if resource["Type"] == "AWS::DynamoDB::Table":
+            properties = resource["Properties"]
+            shape = {part: properties[part] for part in ("BillingMode", "AttributeDefinitions", "KeySchema")}
+            if "StreamSpecification" in properties:
+                shape["StreamSpecification"] = properties["StreamSpecification"] | {"StreamEnabled": True}
+            client.create_table(TableName=name, **shape)
+
+
+def _template() -> dict[str, Any]:
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """CloudFormation's short forms (!Ref, !Sub, ...) read as nothing: no table's keys have any."""
+
+    Loader.add_multi_constructor("!", lambda *_: None)
+    with _TEMPLATE.open(encoding="utf-8") as file:
+        template: dict[str, Any] = yaml.load(file, Loader)  # noqa: S506  (a SafeLoader)
+    return template
