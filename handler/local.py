@@ -81,6 +81,7 @@ def _serve(model: str, port: int) -> None:
             "KEYS_TABLE": "Keys",
             "USAGE_TABLE": "Usage",
             "LIMITS_TABLE": "Limits",
+            "ROLLUPS_TABLE": "Rollups",
         }
         _make_tables()
         import uvicorn

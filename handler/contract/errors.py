@@ -108,6 +108,13 @@ RESPONSE_TOO_LARGE = Problem(
     "response_too_large",
     "The answer to {n} inputs would be about {bytes} bytes; {limit} can be returned. Send at most {k} inputs{hint}.",
 )
+REPORT_TOO_LARGE = Problem(
+    400,
+    _INVALID,
+    "response_too_large",
+    "The bucket that starts at {start} has more than {most} results. Group by less, or filter by project_ids or "
+    "api_key_ids.",
+)
 NO_SUCH_OUTPUT = Problem(
     400, _INVALID, "unsupported_value", "Model '{model}' has no '{name}' output. It has: {outputs}."
 )

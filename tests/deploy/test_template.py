@@ -118,6 +118,7 @@ def test_the_function_has_exactly_the_rights_it_uses(resources: dict[str, Any]) 
         ("dynamodb:PutItem", "Usage", "Arn"),
         ("dynamodb:GetItem", "Usage", "Arn"),
         ("dynamodb:Query", "Usage", "Arn"),
+        ("dynamodb:Query", "Rollups", "Arn"),
         ("dynamodb:UpdateItem", "Limits", "Arn"),
         ("logs:CreateLogStream", "EmbedLogs", "Arn"),
         ("logs:PutLogEvents", "EmbedLogs", "Arn"),
