@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 _ECHO = 64  # values of the client's are cut at this many characters
+_OURS = {"values"}  # not the client's: what is supported
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,10 @@ class Problem:
     headers: tuple[tuple[str, str], ...] = ()
 
     def error(self, param: str | None = None, headers: dict[str, str] | None = None, **values: object) -> "ApiError":
-        shown = {name: _cut(value) if isinstance(value, str) else value for name, value in values.items()}
+        shown = {
+            name: _cut(value) if isinstance(value, str) and name not in _OURS else value
+            for name, value in values.items()
+        }
         return ApiError(self, self.message.format(**shown), param, dict(self.headers) | (headers or {}))
 
 
