@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Item = dict[str, Any]
 
-_MONTH = re.compile(r"\d{4}-\d{2}", re.ASCII)
+_MONTH = re.compile(r"([12]\d{3})-(0[1-9]|1[0-2])", re.ASCII)
 _PARTITIONS = "0123456789abcdef"  # of an account's day: the first digit of a work's hash
 _AT_ONCE = 8  # days that are read at the same time
 
@@ -32,10 +32,9 @@ class Month:
     @classmethod
     def parse(cls, text: str) -> "Month":
         """`2026-11`. Raises ValueError."""
-        if not _MONTH.fullmatch(text):
+        if not (found := _MONTH.fullmatch(text)):
             raise ValueError(f"{text!r} is no month: expected one such as 2026-11")
-        first = datetime.strptime(text, "%Y-%m")
-        return cls(first.year, first.month)
+        return cls(int(found[1]), int(found[2]))
 
     def __str__(self) -> str:
         return f"{self.year:04}-{self.month:02}"
