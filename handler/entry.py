@@ -1,33 +1,23 @@
-"""Lambda's handler: one event in, one answer out. Importing this module is the function's init, which loads all."""
+"""Lambda's handler: one event in, one answer out. Importing this module is the function's init, which loads all that
+its role needs (FUNCTION_ROLE), and nothing that only another's does."""
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 from handler import logs, settings
-from handler.billing import keys
-from handler.contract import payload
-from handler.service import Service
+from handler.settings import Settings
 
 log = logging.getLogger(__name__)
 
 Event = dict[str, Any]
+Door = Callable[[Event, Any], Any]
 
 
 class UnsupportedEventError(Exception):
     """An event of a kind that this function does not take; the message names the kind."""
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of event: how it is known, and the door it goes to, if this function has one."""
-
-    name: str
-    matches: Callable[[Event], bool]
-    door: Callable[[Event, Any], Any] | None = None
 
 
 def _source(event: Event) -> str | None:
@@ -43,11 +33,21 @@ def _is_http(event: Event) -> bool:
     return isinstance(context, dict) and "http" in context
 
 
-def _init() -> tuple[Kind, ...]:
+# How each kind of event is known, whichever function it comes to.
+_KINDS: Mapping[str, Callable[[Event], bool]] = {
+    "function URL": _is_http,
+    "SQS": lambda event: _source(event) == "aws:sqs",
+    "S3": lambda event: _source(event) == "aws:s3",
+    "DynamoDB stream": lambda event: _source(event) == "aws:dynamodb",
+    "schedule": lambda event: event.get("detail-type") == "Scheduled Event",
+}
+
+
+def _embed(config: Settings) -> Mapping[str, Door]:
     """Everything that a first request needs: the model loads beside the imports of the HTTP door."""
-    start = time.perf_counter()
-    config = settings.read()
-    logs.configure(config)
+    from handler.contract import payload
+    from handler.service import Service
+
     service = Service.open(config)
     with ThreadPoolExecutor(1, "load") as loader:
         loading = loader.submit(service.load)
@@ -59,19 +59,14 @@ def _init() -> tuple[Kind, ...]:
         http = Mangum(create_app(service, payload.LAMBDA_BYTES), lifespan="off")
         loading.result()
     _rehearse(http)
-    log.info("init done in %.0f ms", (time.perf_counter() - start) * 1e3)
-    return (
-        Kind("function URL", _is_http, http),
-        Kind("SQS", lambda event: _source(event) == "aws:sqs"),
-        Kind("S3", lambda event: _source(event) == "aws:s3"),
-        Kind("DynamoDB stream", lambda event: _source(event) == "aws:dynamodb"),
-        Kind("schedule", lambda event: event.get("detail-type") == "Scheduled Event"),
-    )
+    return {"function URL": http}
 
 
-def _rehearse(http: Callable[[Event, Any], Any]) -> None:
+def _rehearse(http: Door) -> None:
     """One request of our own through the whole door, so that the first of a caller's finds every path walked. Its key
     is well formed and in no table: it reads the table, is refused, and bills nobody."""
+    from handler.billing import keys
+
     event = {
         "version": "2.0",
         "rawQueryString": "",
@@ -82,17 +77,48 @@ def _rehearse(http: Callable[[Event, Any], Any]) -> None:
     http(event, None)
 
 
-KINDS = _init()
+def _ledger(config: Settings) -> Mapping[str, Door]:
+    """What keeps the books. It embeds nothing: neither the model nor the HTTP door is imported."""
+    from handler import store
+    from handler.billing.minutes import Minutes
+    from handler.billing.recount import Recount
+    from handler.billing.rollups import Rollups
+    from handler.events.schedule import Schedule
+    from handler.events.stream import Stream
+
+    settings.required(config, "usage_table", "rollups_table")
+    store.dynamodb()  # while init has the CPU for it
+    rollups = Rollups(store.dynamodb, config.rollups_table)
+    # Two pools, because a bucket waits for its partitions.
+    minutes = Minutes(store.dynamodb, config.usage_table, ThreadPoolExecutor(32, "partitions"))
+    recount = Recount(minutes, rollups)
+    stream = Stream(recount, ThreadPoolExecutor(4, "buckets"), config.aws_lambda_function_name)
+    return {"DynamoDB stream": stream, "schedule": Schedule(recount, rollups)}
+
+
+_ROLES: Mapping[str, Callable[[Settings], Mapping[str, Door]]] = {"embed": _embed, "ledger": _ledger}
+
+
+def _init() -> Mapping[str, Door]:
+    start = time.perf_counter()
+    config = settings.read()
+    logs.configure(config)
+    doors = _ROLES[config.function_role](config)
+    log.info("init done in %.0f ms", (time.perf_counter() - start) * 1e3)
+    return doors
+
+
+DOORS = _init()
 
 
 def handler(event: Any, context: Any) -> Any:
     """The answer of the door that takes this kind of event. Raises UnsupportedEventError for all others."""
     if not isinstance(event, dict):
         raise UnsupportedEventError(f"This function takes events that are objects, not {type(event).__name__}.")
-    for kind in KINDS:
-        if kind.matches(event):
-            if kind.door is None:
-                raise UnsupportedEventError(f"This function does not take {kind.name} events yet.")
-            return kind.door(event, context)
+    for kind, matches in _KINDS.items():
+        if matches(event):
+            if kind not in DOORS:
+                raise UnsupportedEventError(f"This function does not take {kind} events.")
+            return DOORS[kind](event, context)
     known = _source(event) or ", ".join(sorted(event)) or "nothing"  # names only: values are the sender's
     raise UnsupportedEventError(f"This function does not know this kind of event (it has: {known}).")

@@ -1,6 +1,8 @@
 """How the process logs: our own loggers at LOG_LEVEL, everyone else's warnings. Never a text or a key."""
 
+import json
 import logging
+import time
 
 from handler.settings import Settings
 
@@ -11,3 +13,11 @@ def configure(config: Settings) -> None:
         logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s", level=logging.WARNING)
     # Ours alone: at DEBUG, botocore would log the requests it signs.
     logging.getLogger("handler").setLevel(config.log_level)
+
+
+def metric(name: str, value: int, function: str, **facts: object) -> str:
+    """A line that CloudWatch makes a metric of (its embedded metric format), for stdout as it is: a logger of Lambda's
+    would wrap it, and then it is none."""
+    shape = {"Namespace": "emblet", "Dimensions": [["FunctionName"]], "Metrics": [{"Name": name, "Unit": "Count"}]}
+    head = {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": [shape]}
+    return json.dumps({"_aws": head, "FunctionName": function, name: value, **facts}, separators=(",", ":"))

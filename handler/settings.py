@@ -27,6 +27,13 @@ def _setting(default: Any, about: str, *choices: str) -> Any:
 class Settings:
     """A field `model_dir` is the variable MODEL_DIR. Types: str, int, Decimal; an empty variable counts as absent."""
 
+    function_role: str = _setting(
+        "embed",
+        "What the function is for: `embed` answers the URL; `ledger` sums what the ledger's stream brings and does "
+        "the hourly work on it, without a model.",
+        "embed",
+        "ledger",
+    )
     model_dir: str = _setting("/opt/model", "Folder of the model layer to serve.")
     model_check: str = _setting(
         "sizes",
@@ -86,6 +93,7 @@ class Settings:
     port: int = _setting(8080, "Port of the plain HTTP server (`handler/entry.sh` outside Lambda).")
     aws_lambda_runtime_api: str = _setting("", "Set by Lambda: present where the function runs under its runtime.")
     aws_lambda_function_memory_size: int = _setting(0, "Set by Lambda, in MB: 1,769 of them are one vCPU.")
+    aws_lambda_function_name: str = _setting("", "Set by Lambda: by it one function's metrics are told from others'.")
     aws_region: str = _setting(
         "", "Region of the tables, set by Lambda; elsewhere AWS_DEFAULT_REGION or a profile will do too."
     )

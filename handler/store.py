@@ -1,6 +1,8 @@
 """AWS's services: clients made once a process, and what it means when one of them cannot be reached."""
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -76,3 +78,14 @@ def reason(error: Exception, place: str) -> str:
     """An error of botocore's for the log: the service's code where it has one, and the table or bucket; no values."""
     response = getattr(error, "response", None) or {}
     return f"{response.get('Error', {}).get('Code') or type(error).__name__} on {place}"
+
+
+@contextmanager
+def answering(place: str) -> Iterator[None]:
+    """What botocore raises within, over a table or bucket, leaves as StoreUnavailableError."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except (BotoCoreError, ClientError) as error:
+        raise StoreUnavailableError(reason(error, place)) from error

@@ -3,21 +3,28 @@
 import json
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from handler.billing.buckets import Sums
-from handler.billing.months import Item, Month, by_day, records, summed
+from handler import store
+from handler.billing.buckets import Sums, cost
+from handler.billing.minutes import PARTITIONS
+from handler.billing.months import Month
 from handler.contract.pages import plain
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
     from types_boto3_s3 import S3Client
 
+Item = dict[str, Any]
+
+_AT_ONCE = 8  # days
+_LINES = "application/jsonl"
 _IN_MEMORY = 8 << 20  # bytes of a day; a longer one lies in a temporary file until it is put
 
 
@@ -67,10 +74,11 @@ class Export:
         self._place, self._month, self._resume = place, month, resume
 
     def account(self, name: str) -> Iterator[Part]:
-        """Each day's object, in order; days without records have none. Raises botocore's errors."""
-        for part in by_day(self._month.days, lambda day: self._day(name, day)):
-            if part.records:
-                yield part
+        """Each day's object, in order; days without records have none. Raises StoreUnavailableError."""
+        with ThreadPoolExecutor(_AT_ONCE, "export") as pool:
+            for part in pool.map(lambda day: self._day(name, day), self._month.days):
+                if part.records:
+                    yield part
 
     def close(self, parts: list[Part], account: str | None) -> Part:
         """Write the manifest, of all accounts or of one, which says that the export is whole; what it comes to."""
@@ -80,22 +88,25 @@ class Export:
         objects = [{"key": part.key} | part.told() for part in parts]
         manifest = {"month": str(self._month), "objects": objects, "total": whole.told()}
         body = json.dumps(manifest, indent=2).encode()
-        self._s3.put_object(Bucket=self._place.bucket, Key=key, Body=body, ContentType="application/json")
+        with store.answering(self._place.bucket):
+            self._s3.put_object(Bucket=self._place.bucket, Key=key, Body=body, ContentType="application/json")
         return whole
 
     def _day(self, account: str, day: datetime) -> Part:
         key = f"{self._place.prefix}{self._month}/{account}/{day:%Y-%m-%d}.jsonl"
         if self._resume and (there := self._there(key)):
             return there
+        n, used = 0, Sums()
         with tempfile.SpooledTemporaryFile(_IN_MEMORY) as file:
-            items = records(self._dynamodb, self._table, account, day)
-            bucket = summed(day, _written(items, file))
-            part = Part(key, bucket.n, bucket.total)
-            if bucket.n:
+            for item in records(self._dynamodb, self._table, account, day):
+                file.write(_line(item))
+                n, used = n + 1, used + _sums(item)
+            part = Part(key, n, used)
+            if n:
                 file.seek(0)
-                told = {name: str(value) for name, value in part.told().items()}
-                head = {"Metadata": told, "ContentType": "application/jsonl"}
-                self._s3.upload_fileobj(file, self._place.bucket, key, ExtraArgs=head)  # in parts, if it is large
+                head = {"Metadata": {name: str(value) for name, value in part.told().items()}, "ContentType": _LINES}
+                with store.answering(self._place.bucket):
+                    self._s3.upload_fileobj(file, self._place.bucket, key, ExtraArgs=head)  # in parts, if it is large
         return part
 
     def _there(self, key: str) -> Part | None:
@@ -106,17 +117,35 @@ class Export:
         except ClientError as error:
             if error.response["Error"]["Code"] in ("404", "NoSuchKey"):
                 return None
-            raise
+            raise store.StoreUnavailableError(store.reason(error, self._place.bucket)) from error
         return Part(key, int(told["records"]), Sums(int(told["tokens"]), int(told["requests"]), Decimal(told["usd"])))
 
 
-def _written(items: Iterator[Item], file: IO[bytes]) -> Iterator[Item]:
-    """The same records, each written as a line on its way: all its attributes, numbers with the table's own digits."""
-    for item in items:
-        file.write(orjson.dumps({name: _plain(*item[name].items()) for name in sorted(item)}) + b"\n")
-        yield item
+def records(client: "DynamoDBClient", table: str, account: str, day: datetime) -> Iterator[Item]:
+    """An account's records of a day as the Usage table holds them, partition by partition, each in order of its sort
+    keys: the same every time, because records are never changed. Raises StoreUnavailableError."""
+    pages = client.get_paginator("query")
+    with store.answering(table):
+        for digit in PARTITIONS:
+            for page in pages.paginate(
+                TableName=table,
+                KeyConditionExpression="pk = :pk",
+                ExpressionAttributeValues={":pk": {"S": f"{account}#{day:%Y-%m-%d}#{digit}"}},
+                ConsistentRead=True,
+            ):
+                yield from page["Items"]
+
+
+def _line(item: Item) -> bytes:
+    """All of a record's attributes by name, numbers with the table's own digits."""
+    return orjson.dumps({name: _plain(*item[name].items()) for name in sorted(item)}) + b"\n"
 
 
 def _plain(pair: tuple[str, Any]) -> Any:
     kind, value = pair
     return orjson.Fragment(value) if kind == "N" else value
+
+
+def _sums(item: Item) -> Sums:
+    tokens = int(item["tokens"]["N"])
+    return Sums(tokens, int(item["requests"]["N"]), cost(tokens, Decimal(item["usd_per_mtok"]["N"])))

@@ -4,14 +4,16 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
 from handler import settings, store
-from handler.billing.buckets import WIDTHS, Bucket, Sums
+from handler.billing.buckets import WIDTHS, Bucket, Sums, merged
 from handler.billing.exports import Export, Part, Place
 from handler.billing.invoices import FORMATS, Invoice, differences, total
 from handler.billing.keys import ALL_ACCOUNTS, Keys
-from handler.billing.months import Month, by_day, records, summed
+from handler.billing.minutes import Minutes
+from handler.billing.months import Month
 from handler.billing.rollups import Rollups
 from handler.contract.pages import plain
 from handler.settings import Settings
@@ -27,6 +29,8 @@ _ABOUT = (
     "each day that has been over for an hour is held against the rollups: exit status 1 where they differ. "
     f"`{_PROGRAM} export` copies the month's records to S3. Tables: USAGE_TABLE, ROLLUPS_TABLE, KEYS_TABLE."
 )
+_DAY = WIDTHS["1d"]
+_AT_ONCE = 16  # of the ledger's partitions
 _SETTLED_S = 3600  # after a day's end; until then rollups may trail the ledger
 _EVERY_S = 2.0  # between two lines of progress
 
@@ -116,9 +120,11 @@ class _Books:
 
     def __init__(self, config: Settings, account: str | None) -> None:
         import boto3
+        from botocore.config import Config
 
         self._config, self._account, self._now = config, account, time.time()
-        self.client: DynamoDBClient = boto3.client("dynamodb", region_name=config.aws_region or None)
+        patient = Config(retries={"mode": "standard", "total_max_attempts": 10}, max_pool_connections=_AT_ONCE)
+        self.client: DynamoDBClient = boto3.client("dynamodb", region_name=config.aws_region or None, config=patient)
         self.progress = _Progress()
 
     @property
@@ -142,18 +148,19 @@ class _Books:
 
     def recorded(self, account: str, month: Month) -> list[Bucket]:
         """Each day of the month that has begun."""
-        days = [day for day in month.days if day.timestamp() <= self._now]
         made = []
-        for bucket in by_day(days, lambda day: summed(day, records(self.client, self.usage_table, account, day))):
-            self.progress.add(account, bucket.n)
-            made.append(bucket)
+        with ThreadPoolExecutor(_AT_ONCE, "ledger") as threads:
+            minutes = Minutes(lambda: self.client, self.usage_table, threads)
+            for start in range(month.start, min(month.end, int(self._now) + 1), _DAY):
+                made.append(merged(start, minutes.read(account, start, start + _DAY)))
+                self.progress.add(account, made[-1].n)
         return made
 
     def differences(self, account: str, month: Month, recorded: list[Bucket]) -> Iterator[str]:
         """Of the days that are settled, if there are rollups."""
         if not self._config.rollups_table:
             return
-        last = self._now - _SETTLED_S - WIDTHS["1d"]
+        last = self._now - _SETTLED_S - _DAY
         sides = (recorded, self.rolled(account, month))
         yield from differences(account, *([each for each in side if each.start <= last] for side in sides))
 

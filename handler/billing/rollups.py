@@ -1,14 +1,17 @@
-"""Rollups: an account's usage per minute, hour and day, each a row that is set whole and never gets older."""
+"""Rollups: an account's usage per minute, hour and day, each a row that is set whole and never gets older.
+
+`python -m handler.billing.rollups` compares them with the ledger, or makes them anew of it (rolluptool.py).
+"""
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from handler import store
 from handler.billing.buckets import WIDTHS, Bucket, Group, Sums
-from handler.store import StoreUnavailableError, reason
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
@@ -57,7 +60,7 @@ class Rollups:
             "groups": {"S": _text(bucket.groups)},
         }
         client = self._client()
-        with self._available():
+        with store.answering(self._table):
             if account not in self._listed:
                 client.put_item(TableName=self._table, Item={"pk": {"S": _ACCOUNTS}, "sk": {"S": account}})
                 self._listed.add(account)
@@ -74,7 +77,7 @@ class Rollups:
 
     def _query(self, partition: str, low: str, high: str) -> Iterator[dict[str, Any]]:
         pages = self._client().get_paginator("query")
-        with self._available():
+        with store.answering(self._table):
             for page in pages.paginate(
                 TableName=self._table,
                 KeyConditionExpression="pk = :pk AND sk BETWEEN :low AND :high",
@@ -82,15 +85,6 @@ class Rollups:
                 ConsistentRead=True,  # an hour that is made of minutes must not miss one that has just been set
             ):
                 yield from page["Items"]
-
-    @contextmanager
-    def _available(self) -> Iterator[None]:
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        try:
-            yield
-        except (BotoCoreError, ClientError) as error:
-            raise StoreUnavailableError(reason(error, self._table)) from error
 
 
 def _key(width: str, start: int) -> tuple[str, str]:
@@ -119,3 +113,9 @@ def _bucket(width: str, period: str, item: dict[str, Any]) -> Bucket:
         for key_id, (tokens, requests, cost) in keys.items()
     }
     return Bucket(int(moment.timestamp()), int(item["n"]["N"]), groups)
+
+
+if __name__ == "__main__":
+    from handler.billing import rolluptool
+
+    sys.exit(rolluptool.main())

@@ -85,7 +85,7 @@ def expected(records: list[Record], parameters: dict[str, Any]) -> dict[int, dic
         ),
     )
     for (begin, label), spent in sums.items():
-        if begin in buckets and spent != (0, 0, 0):
+        if begin in buckets and any(spent):
             buckets[begin][label] = spent
     return buckets
 
@@ -156,7 +156,7 @@ def test_a_bucket_that_an_edge_cuts_is_told_whole(told: Reports, records: list[R
 
 
 def test_what_is_asked_until_now_ends_at_the_same_moment_on_all_its_pages(told: Reports, records: list[Record]) -> None:
-    asked = {"start_time": FIRST, "bucket_width": "1h", "limit": 2}
+    asked: dict[str, Any] = {"start_time": FIRST, "bucket_width": "1h", "limit": 2}
     page = ask(told, EMBEDDINGS, ACCOUNTS[0], now=FIRST + 4 * 3600 - 10, **asked)
     page = ask(told, EMBEDDINGS, ACCOUNTS[0], now=FIRST + 10 * 3600, **asked, page=page["next_page"])
     assert [each["start_time"] for each in page["data"]] == [FIRST + 2 * 3600, FIRST + 3 * 3600]
@@ -166,7 +166,13 @@ def test_what_is_asked_until_now_ends_at_the_same_moment_on_all_its_pages(told: 
 def test_a_page_with_many_results_ends_early_and_the_next_goes_on(
     told: Reports, records: list[Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = {"start_time": FIRST - DAY, "end_time": LAST, "bucket_width": "1h", "group_by": "api_key_id", "limit": 168}
+    asked: dict[str, Any] = {
+        "start_time": FIRST - DAY,
+        "end_time": LAST,
+        "bucket_width": "1h",
+        "group_by": "api_key_id",
+        "limit": 168,
+    }
     asked |= {"project_ids": [*ACCOUNTS]}
     unbounded = ask(told, EMBEDDINGS, "*", **asked)
     assert not unbounded["has_more"]

@@ -222,7 +222,7 @@ def test_a_token_is_of_one_query_alone(changed: dict[str, Any]) -> None:
 
 
 def test_a_token_of_usage_is_none_of_costs() -> None:
-    bare = {"end_time": MIDNIGHT + 10 * DAY}
+    bare: dict[str, Any] = {"end_time": MIDNIGHT + 10 * DAY}
     token = str(ask(**bare).next_page(MIDNIGHT + DAY))
     assert ask(**bare, page=token).start == MIDNIGHT + DAY
     assert refusal(urlencode({"start_time": MIDNIGHT} | bare | {"page": token}), COSTS)[0] == "page"

@@ -301,7 +301,7 @@ def test_an_event_of_a_later_kind_fails_with_a_message_that_names_it(
         function_url.invoke(event(name))
 
     assert refused.value.error_type == "UnsupportedEventError"
-    assert f"does not take {kind} events yet" in refused.value.error_message
+    assert f"does not take {kind} events." in refused.value.error_message
 
 
 @pytest.mark.parametrize(
