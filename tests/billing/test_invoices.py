@@ -5,6 +5,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
@@ -258,6 +259,20 @@ def test_an_export_that_is_made_again_makes_the_same_objects(records: list[Recor
     first = objects("again/")
     assert export("again/", "--account", ACCOUNTS[0]) == 0
     assert objects("again/") == first
+
+
+def test_a_record_that_came_late_is_in_the_next_export_unless_that_resumes_one(tables: Tables, bucket: str) -> None:
+    account, ledger = "acct_inv_late", Ledger(store.dynamodb, tables.usage)
+    work = Work("4" * 32, "c" * 16, datetime(2024, 2, 5, tzinfo=UTC), "http")
+    tokens = []
+    for n, more in enumerate(((), ("--resume",), ())):
+        ledger.write(Record(replace(work, id=f"{n:032}"), account, "key_l", "bge-m3", 10**n, 1, Decimal("0.01")))
+        assert export("late", "--account", account, *more) == 0
+        found = objects("late/")
+        rows = found[f"{FEBRUARY}/{account}/2024-02-05.jsonl"].splitlines()
+        tokens.append(sum(json.loads(row)["tokens"] for row in rows))
+        assert json.loads(found[f"{FEBRUARY}/{account}/manifest.json"])["total"]["tokens"] == tokens[-1]
+    assert tokens == [1, 1, 111]
 
 
 def test_an_export_that_ended_goes_on_where_it_was(
