@@ -6,6 +6,8 @@ import time
 
 from handler.settings import Settings
 
+NAMESPACE = "emblet"  # of our own metrics
+
 
 def configure(config: Settings) -> None:
     """Where a runtime has set up logging (awslambdaric), its handlers and format stay."""
@@ -18,6 +20,6 @@ def configure(config: Settings) -> None:
 def metric(name: str, value: int, function: str, **facts: object) -> str:
     """A line that CloudWatch makes a metric of (its embedded metric format), for stdout as it is: a logger of Lambda's
     would wrap it, and then it is none."""
-    shape = {"Namespace": "emblet", "Dimensions": [["FunctionName"]], "Metrics": [{"Name": name, "Unit": "Count"}]}
+    shape = {"Namespace": NAMESPACE, "Dimensions": [["FunctionName"]], "Metrics": [{"Name": name, "Unit": "Count"}]}
     head = {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": [shape]}
     return json.dumps({"_aws": head, "FunctionName": function, name: value, **facts}, separators=(",", ":"))

@@ -59,8 +59,8 @@ def mtimes(root: Path) -> dict[str, int]:
 
 @pytest.fixture(scope="session")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file that tells the stack's function where its environment runs."""
-    return tmp_path_factory.mktemp("stack") / "address"
+    """The folder that tells the stack's functions where their environments run."""
+    return tmp_path_factory.mktemp("stack")
 
 
 @pytest.fixture(scope="session")
@@ -69,24 +69,39 @@ def stack(ministack: MiniStack, address: Path) -> Stack:
     return cloudformation.deploy(REPOSITORY / "template.yaml", ministack.endpoint, forward_to=address)
 
 
-@pytest.fixture(scope="session")
-def function(
-    cpu: Image, contents: dict[str, int], stack: Stack, address: Path, ministack: MiniStack
-) -> Iterator[Emulator]:
+def environment(cpu: Image, stack: Stack, name: str, ministack: MiniStack) -> Emulator:
     """The image's entry point in an execution environment, as Lambda's user, with the image's own variables, those the
-    deployed function has, and MiniStack's address; nothing of this machine's."""
+    deployed function of this name has, and MiniStack's address; nothing of this machine's."""
     configuration = cloudformation.client("lambda", ministack.endpoint).get_function_configuration(
-        FunctionName=stack.outputs["FunctionName"], Qualifier="live"
+        FunctionName=stack.resources[name], Qualifier="live"
     )
     variables = configuration["Environment"]["Variables"] | {"AWS_ENDPOINT_URL": ministack.endpoint}
-    with Emulator(
+    return Emulator(
         image.unprivileged([str(cpu.outside(word)) for word in cpu.entrypoint]),
         cpu.environment() | variables,
         cwd=cpu.outside("."),
         memory_mb=configuration["MemorySize"],
         timeout_s=configuration["Timeout"],
-    ) as emulator:
-        address.write_text(emulator.endpoint)
+    )
+
+
+@pytest.fixture(scope="session")
+def function(
+    cpu: Image, contents: dict[str, int], stack: Stack, address: Path, ministack: MiniStack
+) -> Iterator[Emulator]:
+    """The one behind the URL."""
+    with environment(cpu, stack, "Embed", ministack) as emulator:
+        (address / "Embed").write_text(emulator.endpoint)
+        yield emulator
+
+
+@pytest.fixture(scope="session")
+def ledger(
+    cpu: Image, contents: dict[str, int], stack: Stack, address: Path, ministack: MiniStack
+) -> Iterator[Emulator]:
+    """The one that keeps the books."""
+    with environment(cpu, stack, "Ledger", ministack) as emulator:
+        (address / "Ledger").write_text(emulator.endpoint)
         yield emulator
 
 

@@ -1,6 +1,9 @@
 """What `sam deploy` leaves behind, on MiniStack: an SDK calls the stack's URL, the image answers, the ledger knows."""
 
+import json
+import time
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -8,6 +11,9 @@ from urllib.parse import urlsplit
 import openai
 import pytest
 
+from handler import store
+from handler.billing.buckets import Bucket
+from handler.billing.rollups import Rollups
 from tests.deploy.conftest import MODEL, REPOSITORY
 from tests.stack import cloudformation
 from tests.stack.cloudformation import Stack
@@ -47,6 +53,30 @@ def test_an_sdk_gets_an_embedding_through_the_deployed_url_and_the_ledger_has_on
     assert int(record["tokens"]["N"]) == answer.usage.prompt_tokens > 0
 
 
+def test_a_request_becomes_usage_of_its_minute_hour_and_day_through_the_ledgers_own_stream(
+    function: Emulator, ledger: Emulator, stack: Stack, ministack: MiniStack, make_key: Callable[[str], str]
+) -> None:
+    answer = sdk(stack, ministack.endpoint, make_key("acct_rolled")).embeddings.create(
+        model=MODEL, input=["the quick brown fox", "jumps over"]
+    )
+
+    rollups = Rollups(store.dynamodb, stack.outputs["RollupsTable"])
+    now, end, days = int(time.time()), time.monotonic() + 60, list[Bucket]()
+    while not days and time.monotonic() < end:
+        time.sleep(0.2)
+        days = list(rollups.read("acct_rolled", "1d", now - 86400, now + 86400))
+    [day] = days
+    [hour], [minute] = (list(rollups.read("acct_rolled", each, now - 86400, now + 86400)) for each in ("1h", "1m"))
+    assert minute.groups == hour.groups == day.groups
+    assert (day.n, day.total.tokens, day.total.requests) == (1, answer.usage.prompt_tokens, 1)
+    assert day.total.cost == answer.usage.prompt_tokens * Decimal("0.01") / 1_000_000
+    assert "acct_rolled" in rollups.accounts()
+
+
+def test_the_hourly_event_reaches_the_function_that_keeps_the_books(ledger: Emulator) -> None:
+    assert ledger.invoke(json.loads((REPOSITORY / "events/schedule.json").read_text())) is None
+
+
 def test_a_key_that_is_not_in_the_stacks_table_is_refused(
     function: Emulator, stack: Stack, ministack: MiniStack, make_key: Callable[[str], str]
 ) -> None:
@@ -79,7 +109,7 @@ def test_the_tables_are_protected_as_the_parameter_says(
         stack = cloudformation.deploy(template, ministack.endpoint, forward_to=address, parameters=parameters)
     tables = cloudformation.client("dynamodb", ministack.endpoint)
 
-    for output in ("KeysTable", "UsageTable", "LimitsTable"):
+    for output in ("KeysTable", "UsageTable", "LimitsTable", "RollupsTable"):
         table = tables.describe_table(TableName=stack.outputs[output])["Table"]
         assert table["DeletionProtectionEnabled"] is protected
         assert table["BillingModeSummary"]["BillingMode"] == "PAY_PER_REQUEST"

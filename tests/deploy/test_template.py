@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from handler import logs
+from handler.events import stream
 from handler.results import PREFIX
 from handler.settings import Settings
 from model_layer.catalog import MODELS
@@ -98,20 +100,8 @@ def test_the_lint_sees_a_mistake_in_an_event_source(source: Template, mapping: T
     assert any(finding in each for each in findings) if finding else findings == []
 
 
-def test_the_function_has_exactly_the_rights_it_uses(resources: dict[str, Any]) -> None:
-    role = resources["EmbedRole"]["Properties"]
-    statements = [each for policy in role["Policies"] for each in policy["PolicyDocument"]["Statement"]]
-
-    assert resources["Embed"]["Properties"]["Role"] == {"Fn::GetAtt": ["EmbedRole", "Arn"]}
-    assert "ManagedPolicyArns" not in role
-    assert list(of_type(resources, "AWS::IAM::Role")) == ["EmbedRole"]
-    assert [name for name, each in resources.items() if "Policy" in each["Type"]] == ["ResultsPolicy"]
-    assert {each["Effect"] for each in statements} == {"Allow"}
-    assert {
-        (action, *(each["Resource"].get("Fn::GetAtt") or [each["Resource"]["Fn::Sub"]]))
-        for each in statements
-        for action in listed(each["Action"])
-    } == {
+RIGHTS = {
+    "Embed": {
         ("s3:PutObject", "${Results.Arn}/answers/*"),
         ("s3:GetObject", "${Results.Arn}/answers/*"),
         ("dynamodb:GetItem", "Keys", "Arn"),
@@ -122,21 +112,69 @@ def test_the_function_has_exactly_the_rights_it_uses(resources: dict[str, Any]) 
         ("dynamodb:UpdateItem", "Limits", "Arn"),
         ("logs:CreateLogStream", "EmbedLogs", "Arn"),
         ("logs:PutLogEvents", "EmbedLogs", "Arn"),
-    }
+    },
+    "Ledger": {
+        ("dynamodb:DescribeStream", "Usage", "StreamArn"),
+        ("dynamodb:GetShardIterator", "Usage", "StreamArn"),
+        ("dynamodb:GetRecords", "Usage", "StreamArn"),
+        ("dynamodb:ListStreams", "*"),
+        ("dynamodb:Query", "Usage", "Arn"),
+        ("dynamodb:Query", "Rollups", "Arn"),
+        ("dynamodb:PutItem", "Rollups", "Arn"),
+        ("sqs:SendMessage", "LedgerSkipped", "Arn"),
+        ("logs:CreateLogStream", "LedgerLogs", "Arn"),
+        ("logs:PutLogEvents", "LedgerLogs", "Arn"),
+    },
+}
 
 
-def test_only_lambda_takes_the_role(resources: dict[str, Any]) -> None:
-    [statement] = resources["EmbedRole"]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+def target(resource: Any) -> tuple[str, ...]:
+    match resource:
+        case {"Fn::GetAtt": [str(name), str(attribute)]}:
+            return name, attribute
+        case {"Fn::Sub": str(text)}:
+            return (text,)
+    return (str(resource),)
+
+
+def test_every_function_has_a_role_of_its_own(resources: dict[str, Any]) -> None:
+    roles = {f"{name}Role" for name in of_type(resources, "AWS::Lambda::Function")}
+
+    assert set(of_type(resources, "AWS::IAM::Role")) == roles == {f"{name}Role" for name in RIGHTS}
+    assert [name for name, each in resources.items() if "Policy" in each["Type"]] == ["ResultsPolicy"]
+
+
+@pytest.mark.parametrize("function", RIGHTS)
+def test_a_function_has_exactly_the_rights_it_uses(resources: dict[str, Any], function: str) -> None:
+    role = resources[f"{function}Role"]["Properties"]
+    statements = [each for policy in role["Policies"] for each in policy["PolicyDocument"]["Statement"]]
+
+    assert resources[function]["Properties"]["Role"] == {"Fn::GetAtt": [f"{function}Role", "Arn"]}
+    assert "ManagedPolicyArns" not in role
+    assert {each["Effect"] for each in statements} == {"Allow"}
+    assert {(action, *target(each["Resource"])) for each in statements for action in listed(each["Action"])} == (
+        RIGHTS[function]
+    )
+
+
+@pytest.mark.parametrize("function", RIGHTS)
+def test_only_lambda_takes_the_role(resources: dict[str, Any], function: str) -> None:
+    [statement] = resources[f"{function}Role"]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
 
     assert (statement["Action"], statement["Principal"]) == ("sts:AssumeRole", {"Service": "lambda.amazonaws.com"})
 
 
 def test_the_url_is_the_aliass_and_everyone_may_call_it(resources: dict[str, Any]) -> None:
-    [(alias, live)] = of_type(resources, "AWS::Lambda::Alias").items()
+    aliases = of_type(resources, "AWS::Lambda::Alias")
+    [alias] = [name for name, each in aliases.items() if each["Properties"]["FunctionName"] == {"Ref": "Embed"}]
     [url] = of_type(resources, "AWS::Lambda::Url").values()
-    permissions = [each["Properties"] for each in of_type(resources, "AWS::Lambda::Permission").values()]
+    permissions = [
+        each["Properties"]
+        for each in of_type(resources, "AWS::Lambda::Permission").values()
+        if each["Properties"]["Principal"] == "*"
+    ]
 
-    assert live["Properties"]["Name"] == "live"
+    assert {each["Properties"]["Name"] for each in aliases.values()} == {"live"}
     assert url["Properties"] == {"TargetFunctionArn": {"Ref": alias}, "AuthType": "NONE", "InvokeMode": "BUFFERED"}
     # Lambda asks for both rights of who calls a function URL.
     assert {(each["Action"], each["FunctionName"]["Ref"], each["Principal"]) for each in permissions} == {
@@ -150,7 +188,8 @@ def test_the_url_is_the_aliass_and_everyone_may_call_it(resources: dict[str, Any
 
 def test_the_alias_moves_with_a_new_image_and_with_a_changed_property(source: Template) -> None:
     def version(template: Template) -> str:
-        [(name, _)] = of_type(cloudformation.expand(template)["Resources"], "AWS::Lambda::Version").items()
+        versions = of_type(cloudformation.expand(template)["Resources"], "AWS::Lambda::Version")
+        [name] = [name for name in versions if name.startswith("Embed")]
         return name
 
     versions = {
@@ -198,7 +237,7 @@ def test_the_bucket_of_large_answers_is_private_and_forgets_them(resources: dict
 def test_nothing_has_a_fixed_name(resources: dict[str, Any]) -> None:
     fixed = {"TableName", "FunctionName", "RoleName", "LogGroupName", "Name"}
     own = {name: each for name, each in resources.items() if not each["Type"].startswith("AWS::Lambda::")}
-    own["Embed"] = resources["Embed"]
+    own |= of_type(resources, "AWS::Lambda::Function")
 
     assert {name: fixed & set(each.get("Properties", {})) for name, each in own.items()} == {
         name: set() for name in own
@@ -213,9 +252,11 @@ def test_concurrency_is_reserved_only_where_asked_for(source: Template, resource
 
 
 def test_every_variable_the_template_sets_is_one_the_function_reads(resources: dict[str, Any]) -> None:
+    for function in of_type(resources, "AWS::Lambda::Function").values():
+        variables = function["Properties"]["Environment"]["Variables"]
+        assert set(variables) <= {name.upper() for name in Settings.__dataclass_fields__} | ORT
+    assert variables["ROLLUPS_TABLE"] == {"Ref": "Rollups"}
     variables = resources["Embed"]["Properties"]["Environment"]["Variables"]
-
-    assert set(variables) <= {name.upper() for name in Settings.__dataclass_fields__} | ORT
     assert variables["KEYS_TABLE"] == {"Ref": "Keys"}
     assert variables["USAGE_TABLE"] == {"Ref": "Usage"}
     assert variables["LIMITS_TABLE"] == {"Ref": "Limits"}
@@ -235,10 +276,10 @@ def test_every_log_level_the_function_has_can_be_asked_for_and_passes_lambdas_ow
 def test_the_function_logs_json_into_a_group_of_its_own_that_forgets(
     source: Template, resources: dict[str, Any]
 ) -> None:
-    logging = resources["Embed"]["Properties"]["LoggingConfig"]
-
-    assert (logging["LogFormat"], logging["LogGroup"]) == ("JSON", {"Ref": "EmbedLogs"})
-    assert settled(source, LogRetentionDays="7")["EmbedLogs"]["Properties"]["RetentionInDays"] == "7"
+    for name, function in of_type(resources, "AWS::Lambda::Function").items():
+        logging = function["Properties"]["LoggingConfig"]
+        assert (logging["LogFormat"], logging["LogGroup"]) == ("JSON", {"Ref": f"{name}Logs"})
+        assert settled(source, LogRetentionDays="7")[f"{name}Logs"]["Properties"]["RetentionInDays"] == "7"
 
 
 def test_the_image_is_made_of_a_dockerfile_and_a_target_that_exist(source: Template) -> None:
@@ -248,6 +289,60 @@ def test_the_image_is_made_of_a_dockerfile_and_a_target_that_exist(source: Templ
     assert f" AS {build['DockerBuildTarget']}\n" in dockerfile.read_text()
     assert set(build["DockerBuildArgs"]) == {"MODEL"}
     assert build["DockerBuildArgs"]["MODEL"] in MODELS
+
+
+def test_one_image_is_built_for_all_functions(source: Template) -> None:
+    """`sam build` makes one of all that it is told the same of."""
+    functions = [each for each in source["Resources"].values() if each["Type"] == "AWS::Serverless::Function"]
+
+    assert len(functions) == 2
+    assert all(each["Metadata"] == functions[0]["Metadata"] for each in functions)
+
+
+def test_the_ledgers_stream_tells_keys_alone_to_the_function_that_keeps_the_books(resources: dict[str, Any]) -> None:
+    [mapping] = [each["Properties"] for each in of_type(resources, "AWS::Lambda::EventSourceMapping").values()]
+
+    assert resources["Usage"]["Properties"]["StreamSpecification"] == {"StreamViewType": "KEYS_ONLY"}
+    assert mapping["EventSourceArn"] == {"Fn::GetAtt": ["Usage", "StreamArn"]}
+    assert mapping["FunctionName"] == {"Ref": "LedgerAliaslive"}
+    assert mapping["StartingPosition"] == "TRIM_HORIZON"
+    assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+    assert mapping["BisectBatchOnFunctionError"] is True
+    assert 0 < mapping["MaximumRetryAttempts"] <= 10_000, "-1 would hold up the shard for a day"
+    assert mapping["DestinationConfig"] == {"OnFailure": {"Destination": {"Fn::GetAtt": ["LedgerSkipped", "Arn"]}}}
+    assert 1 <= mapping["MaximumBatchingWindowInSeconds"] <= 30, "reports trail by about a minute at most"
+    assert resources["Ledger"]["Properties"]["Environment"]["Variables"]["FUNCTION_ROLE"] == "ledger"
+
+
+def test_the_hourly_event_reaches_the_alias_alone(resources: dict[str, Any]) -> None:
+    [rule] = [each["Properties"] for each in of_type(resources, "AWS::Events::Rule").values()]
+    [permission] = [
+        each["Properties"]
+        for each in of_type(resources, "AWS::Lambda::Permission").values()
+        if each["Properties"]["Principal"] == "events.amazonaws.com"
+    ]
+
+    assert rule["ScheduleExpression"] == "cron(5 * * * ? *)", "past the hour, so that its last records are there"
+    assert [each["Arn"] for each in rule["Targets"]] == [{"Ref": "LedgerAliaslive"}]
+    assert permission["FunctionName"] == {"Ref": "LedgerAliaslive"}
+
+
+def test_every_alarm_is_of_a_metric_that_somebody_writes_and_goes_to_the_topic_that_is_asked_for(
+    source: Template,
+) -> None:
+    topic = "arn:aws:sns:us-east-1:123456789012:ops"
+    quiet, loud = (
+        of_type(each, "AWS::CloudWatch::Alarm") for each in (settled(source), settled(source, AlarmTopic=topic))
+    )
+
+    assert {each["Properties"]["AlarmActions"][0] for each in loud.values()} == {topic}
+    assert not any("AlarmActions" in each["Properties"] for each in quiet.values())
+    touched = quiet["LedgerWasTouched"]["Properties"]
+    assert (touched["Namespace"], touched["MetricName"]) == (logs.NAMESPACE, stream.METRIC)
+    assert touched["Dimensions"] == [{"Name": "FunctionName", "Value": {"Ref": "Ledger"}}]
+    assert touched["Threshold"] == 0
+    behind = quiet["LedgerIsBehind"]["Properties"]
+    assert (behind["Namespace"], behind["MetricName"], behind["Threshold"]) == ("AWS/Lambda", "IteratorAge", 900_000)
 
 
 def test_outputs_are_what_an_operator_needs_next(source: Template) -> None:

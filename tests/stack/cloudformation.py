@@ -46,7 +46,7 @@ def load(path: Path) -> Template:
 def expand(template: Template | Path, parameters: Mapping[str, str] | None = None) -> Template:
     """The plain CloudFormation of a SAM template, its intrinsic functions still in it. `template` stays as it is."""
     source = load(template) if isinstance(template, Path) else copy.deepcopy(template)
-    for properties in _functions(source):
+    for properties in _functions(source).values():
         if properties.get("PackageType") == "Image":
             properties.setdefault("ImageUri", "built-by-sam:1")  # `sam build` makes one of the Metadata
     # The translator asks a session for its Region, and nothing else.
@@ -121,13 +121,14 @@ def deploy(
     timeout_s: float = 60,
 ) -> Stack:
     """A stack of the template on MiniStack, whose own translator expands it. Image functions become forwarders to the
-    emulator whose address the file `forward_to` holds when they are called. RuntimeError where the stack fails."""
+    emulators whose addresses lie in the folder `forward_to`, in files of the functions' names, when they are called.
+    RuntimeError where the stack fails."""
     source, cloudformation = load(template), client("cloudformation", endpoint)
-    for properties in _functions(source):
+    for function, properties in _functions(source).items():
         if properties.get("PackageType") == "Image":
             for name in _IMAGE_ONLY:
                 properties.pop(name, None)
-            code = _FORWARDER.format(address=str(forward_to))
+            code = _FORWARDER.format(address=str(forward_to / function))
             properties |= {"Runtime": "python3.13", "Handler": "index.handler", "InlineCode": code}
     name = f"emblet-{uuid.uuid4().hex[:8]}"
     cloudformation.create_stack(
@@ -153,7 +154,10 @@ def deploy(
     )
 
 
-def _functions(template: Template) -> list[dict[str, Any]]:
+def _functions(template: Template) -> dict[str, dict[str, Any]]:
     """Properties of the template's SAM functions, for changing in place."""
-    resources = template["Resources"].values()
-    return [each.setdefault("Properties", {}) for each in resources if each["Type"] == "AWS::Serverless::Function"]
+    return {
+        name: each.setdefault("Properties", {})
+        for name, each in template["Resources"].items()
+        if each["Type"] == "AWS::Serverless::Function"
+    }

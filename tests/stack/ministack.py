@@ -79,8 +79,9 @@ class MiniStack:
         for name, resource in resources.items():
             if resource["Type"] == "AWS::DynamoDB::Table":
                 names[name] = f"tests-{name}"
-                shape = ("BillingMode", "AttributeDefinitions", "KeySchema")
-                boto3.client("dynamodb").create_table(
-                    TableName=names[name], **{part: resource["Properties"][part] for part in shape}
-                )
+                properties = resource["Properties"]
+                shape = {part: properties[part] for part in ("BillingMode", "AttributeDefinitions", "KeySchema")}
+                if "StreamSpecification" in properties:
+                    shape["StreamSpecification"] = properties["StreamSpecification"] | {"StreamEnabled": True}
+                boto3.client("dynamodb").create_table(TableName=names[name], **shape)
         return Tables(keys=names["Keys"], usage=names["Usage"], limits=names["Limits"], rollups=names["Rollups"])
