@@ -2,7 +2,10 @@
 
 import gzip
 import json
+import time
+import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -12,8 +15,12 @@ import httpx
 import openai
 import pytest
 
+from handler import store
 from handler.billing.buckets import line_item
 from handler.billing.ledger import Record
+from handler.billing.minutes import Minutes
+from handler.billing.recount import Recount
+from handler.billing.rollups import Rollups
 from tests.conftest import HOUSE
 from tests.doors.conftest import Server
 from tests.stack import node, spending
@@ -71,6 +78,10 @@ def sdk(server: Server, key: str) -> Any:
     """The admin's part of the official SDK; the key goes where the SDK says."""
     found = openai.OpenAI(base_url=f"{server.url}/v1", admin_api_key=key, api_key="unused", max_retries=0)
     return found.admin.organization.usage
+
+
+def sdk_of(server: Server, key: str) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{server.url}/v1", api_key=key, max_retries=0)
 
 
 # The official SDKs
@@ -227,6 +238,36 @@ def test_a_long_page_is_gzipped_for_who_accepts_it(server: Server, admin: str, c
         raw = b"".join(answer.iter_raw())
     assert answer.headers["content-encoding"] == "gzip"
     assert len(json.loads(gzip.decompress(raw))["data"]) == 1440
+
+
+# What was embedded
+
+
+def test_what_an_answer_says_was_used_is_what_its_key_and_its_account_are_told(
+    server: Server, tables: Tables, client: httpx.Client
+) -> None:
+    account = f"acct_use_{uuid.uuid4().hex[:8]}"
+    first, second, boss = (tables.create_key(account, role) for role in ("inference", "inference", "admin"))
+    used = {first: 0, second: 0}
+    for key, text in ((first, "the quick brown fox"), (second, "jumps over the lazy dog"), (second, "")):
+        answer = sdk_of(server, key).embeddings.create(model="all-minilm-l6-v2", input=text)
+        used[key] += answer.usage.total_tokens
+
+    today = int(time.time()) // DAY * DAY
+    with ThreadPoolExecutor(16) as threads:
+        minutes = Minutes(store.dynamodb, tables.usage, threads)
+        recount = Recount(minutes, Rollups(store.dynamodb, tables.rollups))
+        for midnight in (today - DAY, today):  # the requests may have been made in either
+            assert all(each.mended for each in recount.day(account, midnight, mend=True))
+
+    told = {key: get(client, server, key, f"{OWN}?days=2").json() for key in (first, second, boss)}
+    assert {key: told[key]["total_tokens"] for key in used} == used
+    assert [told[key]["total_requests"] for key in (first, second, boss)] == [1, 2, 3]
+    assert told[boss]["total_tokens"] == sum(used.values())
+    costs = get(client, server, boss, f"{COSTS}?start_time={today - DAY}&group_by=line_item").json()
+    [line] = [each for bucket in costs["data"] for each in bucket["results"]]
+    assert (line["line_item"], line["quantity"]) == ("all-minilm-l6-v2, input_tokens", sum(used.values()))
+    assert Decimal(str(line["amount"]["value"])) == sum(used.values()) * Decimal("0.00000001")
 
 
 # Who may not, and what is wrong
