@@ -87,7 +87,9 @@ class Settings:
     limits_table: str = _setting(
         "", "DynamoDB table of what keys with limits have used. Without it such keys get a 503, others are served."
     )
-    rollups_table: str = _setting("", "DynamoDB table of usage per minute, hour and day, which reports are read from.")
+    rollups_table: str = _setting(
+        "", "DynamoDB table of usage per minute, hour and day, which reports are read from. Without it they are a 503."
+    )
     input_per_mtok: Decimal = _setting(Decimal("0.01"), "Price of a million input tokens, in USD.")  # noqa: RUF009
     batch_factor: Decimal = _setting(Decimal("0.5"), "What a batch's tokens cost, as a part of that price.")  # noqa: RUF009
     price_effective_at: str = _setting(

@@ -95,6 +95,7 @@ def serving(aws: dict[str, str], tables: Tables, layer: Path) -> dict[str, str]:
         "USAGE_TABLE": tables.usage,
         "LIMITS_TABLE": tables.limits,
         "ENTRIES_TABLE": tables.entries,
+        "ROLLUPS_TABLE": tables.rollups,
     }
 
 

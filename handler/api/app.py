@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 from handler import logs, settings
-from handler.api import docs, embeddings, health, models
+from handler.api import docs, embeddings, health, models, usage
 from handler.api.coding import Gzip
 from handler.api.cors import Cors
 from handler.api.frame import Frame, reply
@@ -20,8 +20,8 @@ from handler.service import Service
 log = logging.getLogger(__name__)
 
 # Requests read, and requests worked on, at once. Their threads are not those that look up keys, so that none waits for
-# another.
-_READERS, _WORKERS = 20, 40
+# another. Reports hold many buckets in memory while they are summed.
+_READERS, _WORKERS, _TELLERS = 20, 40, 4
 
 
 def create_app(service: Service | None = None, room: int | None = None) -> FastAPI:
@@ -39,7 +39,8 @@ def create_app(service: Service | None = None, room: int | None = None) -> FastA
     app = FastAPI(title="emblet", openapi_url=None, redirect_slashes=False)  # docs.py has pages of its own
     app.state.service, app.state.room = service, room
     app.state.readers, app.state.workers = CapacityLimiter(_READERS), CapacityLimiter(_WORKERS)
-    for resource in (embeddings, models, docs, health):
+    app.state.tellers = CapacityLimiter(_TELLERS)
+    for resource in (embeddings, models, usage, docs, health):
         app.include_router(resource.router)
     metered = service.settings.metrics == "on" and not service.settings.aws_lambda_runtime_api
     if metered:

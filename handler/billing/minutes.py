@@ -12,7 +12,7 @@ from handler.billing.buckets import Bucket, Group, Sums, cost, line_item
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
 
-_PARTITIONS = "0123456789abcdef"  # of an account's day, by the first digit of the work's hash
+PARTITIONS = "0123456789abcdef"  # of an account's day, by the first digit of the work's hash
 _READ = ("sk", "key_id", "model", "door", "tokens", "requests", "usd_per_mtok")
 _AFTER = "~"  # in the order of sort keys, whose minute "#" ends
 
@@ -46,7 +46,7 @@ class Minutes:
         for midnight in range(start // 86400 * 86400, end, 86400):
             first, last = max(start, midnight), min(end, midnight + 86400) - 60
             low, high = f"{_utc(first):%H:%M}", f"{_utc(last):%H:%M}{_AFTER}"
-            day = [f"{account}#{_utc(midnight):%Y-%m-%d}#{digit}" for digit in _PARTITIONS]
+            day = [f"{account}#{_utc(midnight):%Y-%m-%d}#{digit}" for digit in PARTITIONS]
             cells: _Cells = {}
             for part in self._threads.map(lambda pk: self._partition(pk, low, high), day):  # noqa: B023  (ends here)
                 for priced, sums in part.items():

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 _ECHO = 64  # values of the client's are cut at this many characters
+_OURS = {"values"}  # not the client's: what is supported
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,10 @@ class Problem:
     headers: tuple[tuple[str, str], ...] = ()
 
     def error(self, param: str | None = None, headers: dict[str, str] | None = None, **values: object) -> "ApiError":
-        shown = {name: _cut(value) if isinstance(value, str) else value for name, value in values.items()}
+        shown = {
+            name: _cut(value) if isinstance(value, str) and name not in _OURS else value
+            for name, value in values.items()
+        }
         return ApiError(self, self.message.format(**shown), param, dict(self.headers) | (headers or {}))
 
 
@@ -107,6 +111,13 @@ RESPONSE_TOO_LARGE = Problem(
     _INVALID,
     "response_too_large",
     "The answer to {n} inputs would be about {bytes} bytes; {limit} can be returned. Send at most {k} inputs{hint}.",
+)
+REPORT_TOO_LARGE = Problem(
+    400,
+    _INVALID,
+    "response_too_large",
+    "The bucket that starts at {start} has more than {most} results. Group by less, or filter by project_ids or "
+    "api_key_ids.",
 )
 NO_SUCH_OUTPUT = Problem(
     400, _INVALID, "unsupported_value", "Model '{model}' has no '{name}' output. It has: {outputs}."

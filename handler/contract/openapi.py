@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from handler.contract import errors, schemas
+from handler.contract import errors, schemas, usage
 from handler.contract.errors import Problem
 from handler.contract.models import Models
 from handler.contract.schemas import Schema, ref
+from handler.contract.usage import Report
 
 JSON = "application/json"
 VERSION = "0.1.0"  # pyproject.toml's, which the image does not have; a test holds them together
@@ -15,7 +16,9 @@ VERSION = "0.1.0"  # pyproject.toml's, which the image does not have; a test hol
 _ANYWHERE = (errors.UNFORESEEN,)
 _KEYED = (errors.NO_KEY, errors.WRONG_KEY, errors.STORE_UNAVAILABLE, *_ANYWHERE)
 _BEYOND_ROUTES = (errors.UNKNOWN_URL, errors.WRONG_METHOD, errors.BROKEN_HTTP, errors.HEAD_TOO_LARGE)
-_EMBEDDING = tuple(problem for problem in errors.table() if problem not in _BEYOND_ROUTES)
+_EMBEDDING = tuple(problem for problem in errors.table() if problem not in (*_BEYOND_ROUTES, errors.REPORT_TOO_LARGE))
+_ASKED = (errors.INVALID_VALUE, *_KEYED)
+_REPORTED = (errors.MISSING_PARAMETER, errors.REPORT_TOO_LARGE, errors.WRONG_ROLE, *_ASKED)
 
 _ABOUT = """\
 OpenAI's embeddings, from a function. Every failure, whatever the path, is an `Error`. Every path also answers with a
@@ -111,6 +114,10 @@ def _paths(models: Models) -> dict[str, Schema]:
         "examples": {name: {"value": name} for model in models.all for name in model.names},
     }
     one = _get("model", "One model, by id or alias.", "Model", (*_KEYED, errors.UNKNOWN_MODEL))
+    own = _get("own_usage", "What the calling key has used; an admin key's whole account.", "OwnUsage", _ASKED)
+    own["parameters"] = [
+        _query("days", _within(1, usage.MAX_DAYS, usage.DEFAULT_DAYS), "Days, today the last of them.")
+    ]
     ready = (errors.LOADING, *_ANYWHERE)
     return {
         "/v1/embeddings": {"post": embed | {"operationId": "embeddings"}},
@@ -119,6 +126,9 @@ def _paths(models: Models) -> dict[str, Schema]:
         "/v1/models/{name}": {"parameters": [name], "get": one},
         "/v1/pricing": {"get": _public("pricing", "Prices in USD per million tokens.", "PriceList")},
         "/api/models": {"get": _public("catalogue", "The models as a bare array.", {"ModelCard"})},
+        "/v1/organization/usage/embeddings": {"get": _report(usage.EMBEDDINGS, "Tokens and requests.", "UsagePage")},
+        "/v1/organization/costs": {"get": _report(usage.COSTS, "Exact USD.", "CostsPage")},
+        "/v1/usage": {"get": own},
         "/health": {"get": _public("health", "The process lives.", "Status")},
         "/ready": {"get": _public("ready", "A token has gone through the model.", "Status", ready)},
         "/ping": {"get": _public("ping", "As `/ready`.", "Status", ready)},
@@ -130,6 +140,39 @@ def _paths(models: Models) -> dict[str, Schema]:
 
 def _get(name: str, about: str, shape: str | set[str], problems: Iterable[Problem] = _KEYED) -> Schema:
     return {"operationId": name, "summary": about, "responses": _responses("OK", shape, problems)}
+
+
+def _report(report: Report, about: str, shape: str) -> Schema:
+    seconds = _within(0, usage.LAST_SECOND)
+    limits = ", ".join(f"{name}: {width.default}, at most {width.most}" for name, width in report.widths.items())
+    widths, most = [*report.widths], max(width.most for width in report.widths.values())
+    accounts = "an admin key of account `*` sees all accounts, another its own"
+    operation = _get(f"{report.name}_report", f"{about} For admin keys: {accounts}.", shape, _REPORTED)
+    operation["parameters"] = [
+        _query("start_time", seconds, "Unix seconds. The bucket that holds it is told whole.") | {"required": True},
+        _query("end_time", seconds, "Unix seconds, exclusive; default: now. The last bucket is told whole too."),
+        _query("bucket_width", {"enum": widths, "default": widths[0]}, "Buckets begin at UTC's boundaries."),
+        _query("limit", _within(1, most), f"Buckets of a page. {limits}. One with many results may have fewer."),
+        _query("group_by", _list({"enum": [*report.group_by]}), f"What to tell apart. {_LISTS}"),
+        *(_query(name, _list({"type": "string"}), f"Only these. {_LISTS}") for name in report.filters),
+        _query("page", {"type": "string"}, "The previous page's `next_page`, beside the same other parameters."),
+    ]
+    return operation
+
+
+_LISTS = "As `name=a&name=b`, `name[]=a&name[]=b` or `name=a,b`."
+
+
+def _query(name: str, schema: Schema, about: str) -> Schema:
+    return {"name": name, "in": "query", "description": about, "schema": schema}
+
+
+def _within(least: int, most: int, *default: int) -> Schema:
+    return {"type": "integer", "minimum": least, "maximum": most} | ({"default": default[0]} if default else {})
+
+
+def _list(items: Schema) -> Schema:
+    return {"type": "array", "items": items}
 
 
 def _public(name: str, about: str, shape: str | set[str], problems: Iterable[Problem] = _ANYWHERE) -> Schema:

@@ -29,6 +29,9 @@ def components(models: Models) -> dict[str, Schema]:
         "Price": _PRICE,
         "PriceList": _page(ref("Price"), generated_at=_TIME),
         "ModelCard": _CARD,
+        "UsagePage": _bucketed(_USAGE_RESULT),
+        "CostsPage": _bucketed(_COSTS_RESULT),
+        "OwnUsage": _OWN_USAGE,
         "Error": _ERROR,
         "Status": _object({"status": {"type": "string"}}),
     }
@@ -41,6 +44,13 @@ def _object(properties: Mapping[str, Schema], **optional: Schema) -> Schema:
 
 def _page(item: Schema, **extra: Schema) -> Schema:
     return _object({"object": {"const": "list"}, "data": _array(item), **extra})
+
+
+def _bucketed(result: Schema) -> Schema:
+    """A page of usage or costs."""
+    bucket = {"object": {"const": "bucket"}, "start_time": _INTEGER, "end_time": _INTEGER, "results": _array(result)}
+    more: Schema = {"has_more": {"type": "boolean"}, "next_page": _NAME}
+    return _object({"object": {"const": "page"}, "data": _array(_object(bucket)), **more})
 
 
 def _array(items: Schema, about: str = "", **bounds: int) -> Schema:
@@ -59,6 +69,8 @@ def _choice(values: tuple[str, ...], default: str, about: str) -> Schema:
 _INTEGER: Schema = {"type": "integer", "minimum": 0}
 _NUMBER: Schema = {"type": "number"}
 _TEXT: Schema = {"type": "string"}
+_NAME: Schema = {"type": ["string", "null"]}
+_NULL: Schema = {"type": "null"}
 _TIME: Schema = {"type": "string", "format": "date-time"}
 _SUPPORTS: Schema = _array({"enum": ["embeddings", "sparse", "multi_vector"]})
 _TOKEN_IDS: Schema = _array(_INTEGER, "One text as token ids.", minItems=1)
@@ -153,7 +165,7 @@ _MODEL = _object(
         "aliases": _array(_TEXT),
         "quantization": {"enum": ["int8", "fp16", "fp32"]},
         "weights": {"enum": ["real", "seeded"], "description": "seeded: the vectors mean nothing."},
-        "revision": {"type": ["string", "null"]},
+        "revision": _NAME,
     },
     alias_of=_TEXT | {"description": "The canonical id, in the row of an alias."},
 )
@@ -164,11 +176,11 @@ _PRICE = _object(
         "effective_at": _TIME,
         "input_per_mtok": _NUMBER,
         "output_per_mtok": _NUMBER,
-        "cached_input_per_mtok": {"type": "null"},
-        "unit_price_usd": {"type": "null"},
+        "cached_input_per_mtok": _NULL,
+        "unit_price_usd": _NULL,
         "billing_unit": {"const": "tokens"},
-        "resolution_tier": {"type": "null"},
-        "quality_tier": {"type": "null"},
+        "resolution_tier": _NULL,
+        "quality_tier": _NULL,
         "batch_input_per_mtok": _NUMBER,
     }
 )
@@ -189,14 +201,47 @@ _CARD = _object(
         "provider": _TEXT,
     }
 )
+_GROUPED: dict[str, Schema] = {"project_id": _NAME, "user_id": _NULL, "api_key_id": _NAME}  # null: not grouped by
+_USAGE_RESULT = _object(
+    {
+        "object": {"const": "organization.usage.embeddings.result"},
+        "input_tokens": _INTEGER,
+        "num_model_requests": _INTEGER,
+        **_GROUPED,
+        "model": _NAME,
+    }
+)
+_COSTS_RESULT = _object(
+    {
+        "object": {"const": "organization.costs.result"},
+        "amount": _object({"value": _NUMBER | {"description": "Exact."}, "currency": {"const": "usd"}}),
+        "line_item": _NAME,
+        **_GROUPED,
+        "api_source": {"enum": ["unlabeled", None]},
+        "quantity": {"type": ["integer", "null"], "description": "Tokens, where the line item is told."},
+        "quantity_unit": {"enum": ["tokens", None]},
+    }
+)
+_SPENT: dict[str, Schema] = {"spend": _NUMBER, "tokens": _INTEGER, "requests": _INTEGER}
+_OF_A_MODEL: dict[str, Schema] = {"model": _TEXT, "modality": {"const": "text"}, **_SPENT}
+_OWN_USAGE = _object(
+    {
+        "object": {"const": "usage"},
+        "days": _INTEGER,
+        "currency": {"const": "USD"},
+        **{f"total_{name}": kind for name, kind in _SPENT.items()},
+        "models": _array(_object(_OF_A_MODEL | {"units_consumed": _NULL, "billing_unit": {"const": "tokens"}})),
+        "daily": _array(_object({"date": {"type": "string", "format": "date"}, **_SPENT}), "Days with usage alone."),
+    }
+)
 _ERROR = _object(
     {
         "error": _object(
             {
                 "message": _TEXT,
                 "type": _TEXT,
-                "param": {"type": ["string", "null"]},
-                "code": {"type": ["string", "null"]},
+                "param": _NAME,
+                "code": _NAME,
             }
         )
     }

@@ -20,8 +20,9 @@ from handler.contract.models import Models
 from handler.service import Service
 from handler.settings import Settings
 from tests.api.conftest import MODEL, Door
-from tests.api.test_manners import GETS
+from tests.api.test_manners import FOR_ADMINS, GETS
 from tests.conftest import HOUSE
+from tests.stack import spending
 from tests.stack.ministack import Tables
 
 Document = dict[str, Any]
@@ -107,7 +108,7 @@ def test_each_operation_has_a_name_of_its_own_and_all_it_can_answer(document: Do
 def test_it_describes_every_route_and_no_other(document: Document) -> None:
     described = {path.replace("{name}", MODEL): set(item) - {"parameters"} for path, item in document["paths"].items()}
     posts = {path: {"post"} for path in ("/v1/embeddings", "/invocations")}
-    assert described == {path: {"get"} for path in GETS} | posts
+    assert described == {path: {"get"} for path in (*GETS, *FOR_ADMINS)} | posts
 
 
 def test_it_knows_every_form_of_key_and_which_paths_are_public(door: Door, document: Document) -> None:
@@ -126,9 +127,10 @@ def test_it_knows_every_form_of_key_and_which_paths_are_public(door: Door, docum
 
 
 def test_embeddings_tells_every_error_that_it_can_have(document: Document) -> None:
-    """Those that are left out have no route: a wrong path, a wrong method, a head that is no HTTP."""
+    """Those that are left out have no route, a wrong path, a wrong method, a head that is no HTTP, or another one."""
     responses = document["paths"]["/v1/embeddings"]["post"]["responses"]
     elsewhere = {errors.UNKNOWN_URL, errors.WRONG_METHOD, errors.BROKEN_HTTP, errors.HEAD_TOO_LARGE}
+    elsewhere |= {errors.REPORT_TOO_LARGE}  # of usage and costs
     told = {status: response["description"] for status, response in responses.items() if status >= "400"}
     assert told.keys() == {str(problem.status) for problem in {*errors.table()} - elsewhere}
     for problem in {*errors.table()} - elsewhere:
@@ -146,6 +148,40 @@ def test_what_a_get_answers_is_described(door: Door, document: Document, path: s
         conforms(document, "GET", template, door.ask("GET", path, headers={"authorization": ""}))
     if template.endswith("{name}"):
         conforms(document, "GET", template, door.ask("GET", "/v1/models/none"))
+
+
+@pytest.fixture(scope="module")
+def admin_of_usage(tables: Tables) -> str:
+    """The admin key of an account that has used something."""
+    spending.write(tables, spending.made_up(3, ["acct_docs"], 20))
+    return tables.create_key("acct_docs", "admin")
+
+
+@pytest.mark.parametrize("path", FOR_ADMINS)
+@pytest.mark.parametrize(
+    ("parameters", "status"),
+    [
+        ({"start_time": 1_709_164_800, "group_by": "project_id,api_key_id"}, 200),
+        ({"start_time": 1_709_164_800, "end_time": 1_709_510_400, "limit": 2}, 200),
+        ({}, 400),
+        ({"start_time": 0, "bucket_width": "1w"}, 400),
+        ({"start_time": 0, "user_ids": "user_1"}, 400),
+    ],
+    ids=str,
+)
+def test_what_a_report_answers_is_described(
+    door: Door,
+    document: Document,
+    admin_of_usage: str,
+    path: str,
+    parameters: dict[str, Any],
+    status: int,
+) -> None:
+    admin = {"authorization": f"Bearer {admin_of_usage}"}
+    answer = door.ask("GET", path, params=parameters, headers=admin)
+    assert answer.status_code == status
+    conforms(document, "GET", path, answer)
+    conforms(document, "GET", path, door.ask("GET", path, params=parameters))  # with an inference key
 
 
 ACCEPTED: list[dict[str, Any]] = [

@@ -8,7 +8,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from handler.api import docs, embeddings, health, metrics, models
+from handler.api import docs, embeddings, health, metrics, models, usage
 from handler.api.paths import Paths
 from tests.api.conftest import MODEL, Door, envelope
 from tests.stack.server import PlainServer
@@ -19,18 +19,20 @@ GETS = [
     "/openapi.json",
     "/v1/models",
     f"/v1/models/{MODEL}",
+    "/v1/usage",
     "/v1/pricing",
     "/api/models",
     "/health",
     "/ready",
     "/ping",
 ]
-PUBLIC = [path for path in GETS if not path.startswith("/v1/models")]
+PUBLIC = [path for path in GETS if not path.startswith(("/v1/models", "/v1/usage"))]
+FOR_ADMINS = ["/v1/organization/usage/embeddings", "/v1/organization/costs"]  # asked in tests/doors/test_usage.py
 OF_THE_MOMENT = {"date", "x-request-id", "openai-processing-ms", "x-amzn-requestid"}
 
 HEAD_LIMIT = 1 << 16  # one byte more is sent, and no further one whose arrival at a closed socket would reset it
 
-ROUTES = [resource.router for resource in (embeddings, models, docs, health, metrics)]
+ROUTES = [resource.router for resource in (embeddings, models, usage, docs, health, metrics)]
 
 
 def test_every_route_is_asked_here() -> None:
@@ -38,7 +40,7 @@ def test_every_route_is_asked_here() -> None:
     found = {route.path: route.methods for router in ROUTES for route in router.routes if isinstance(route, APIRoute)}
     posts = {path for path, methods in found.items() if methods == {"POST"}}
     assert posts == {"/v1/embeddings", "/invocations"}
-    assert {path.replace("{name:path}", MODEL) for path in found} - posts == {*GETS, "/metrics"}
+    assert {path.replace("{name:path}", MODEL) for path in found} - posts == {*GETS, *FOR_ADMINS, "/metrics"}
 
 
 # Paths

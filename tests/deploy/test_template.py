@@ -110,6 +110,7 @@ RIGHTS = {
         ("dynamodb:PutItem", "Usage", "Arn"),
         ("dynamodb:GetItem", "Usage", "Arn"),
         ("dynamodb:Query", "Usage", "Arn"),
+        ("dynamodb:Query", "Rollups", "Arn"),
         ("dynamodb:UpdateItem", "Limits", "Arn"),
         ("dynamodb:PutItem", "Entries", "Arn"),
         ("sqs:SendMessage", "LedgerQueue", "Arn"),
@@ -243,14 +244,33 @@ def test_entries_alone_are_forgotten(resources: dict[str, Any]) -> None:
 def test_a_record_that_waits_is_kept_as_long_as_a_queue_can_and_outlives_the_stack(resources: dict[str, Any]) -> None:
     queues = of_type(resources, "AWS::SQS::Queue")
 
-    assert set(queues) == {"LedgerQueue", "LedgerDeadLetters"}
-    for queue in queues.values():
+    assert set(queues) == {"LedgerQueue", "LedgerDeadLetters", "LedgerSkipped"}
+    for queue in (queues["LedgerQueue"], queues["LedgerDeadLetters"]):
         assert queue["Properties"]["MessageRetentionPeriod"] == 14 * 86400
         assert (queue["DeletionPolicy"], queue["UpdateReplacePolicy"]) == ("Retain", "Retain")
     redrive = queues["LedgerQueue"]["Properties"]["RedrivePolicy"]
     assert redrive["deadLetterTargetArn"] == {"Fn::GetAtt": ["LedgerDeadLetters", "Arn"]}
+    visibility = queues["LedgerQueue"]["Properties"]["VisibilityTimeout"]
     # An hour without DynamoDB, at the least, is no reason to call a message dead.
-    assert redrive["maxReceiveCount"] * queues["LedgerQueue"]["Properties"]["VisibilityTimeout"] > 3600
+    assert redrive["maxReceiveCount"] * visibility > 3600
+    # As Lambda's guide for SQS advises; less than the function's timeout would be refused.
+    assert visibility == 6 * resources["Ledger"]["Properties"]["Timeout"]
+
+
+def test_the_ledger_queue_is_drained_by_the_function_that_keeps_the_books(resources: dict[str, Any]) -> None:
+    [mapping] = mappings(resources, "LedgerQueue")
+
+    assert mapping["FunctionName"] == {"Ref": "LedgerAliaslive"}
+    assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"], "or one bad message brings all back"
+    assert mapping["BatchSize"] <= 10, "more needs a batching window"
+    variables = resources["Ledger"]["Properties"]["Environment"]["Variables"]
+    assert (variables["USAGE_TABLE"], variables["ENTRIES_TABLE"]) == ({"Ref": "Usage"}, {"Ref": "Entries"})
+
+
+def mappings(resources: dict[str, Any], source: str) -> list[dict[str, Any]]:
+    """The event source mappings of a queue or of a table's stream."""
+    found = [each["Properties"] for each in of_type(resources, "AWS::Lambda::EventSourceMapping").values()]
+    return [each for each in found if each["EventSourceArn"]["Fn::GetAtt"][0] == source]
 
 
 def test_the_metric_of_the_log_line_is_the_one_that_alarms(resources: dict[str, Any]) -> None:
@@ -386,7 +406,7 @@ def test_one_image_is_built_for_all_functions(source: Template) -> None:
 
 
 def test_the_ledgers_stream_tells_keys_alone_to_the_function_that_keeps_the_books(resources: dict[str, Any]) -> None:
-    [mapping] = [each["Properties"] for each in of_type(resources, "AWS::Lambda::EventSourceMapping").values()]
+    [mapping] = mappings(resources, "Usage")
 
     assert resources["Usage"]["Properties"]["StreamSpecification"] == {"StreamViewType": "KEYS_ONLY"}
     assert mapping["EventSourceArn"] == {"Fn::GetAtt": ["Usage", "StreamArn"]}

@@ -31,8 +31,17 @@ def embed(
 ) -> list[dict[str, Any]]:
     """One answer for each call `{"input", "encoding_format"?}`, in order; embed.mjs says what is in it."""
     job = {"baseURL": base_url, "apiKey": api_key, "model": model, "maxRetries": retries, "calls": calls}
+    return _run("embed.mjs", job)
+
+
+def usage(base_url: str, admin_key: str, calls: Sequence[tuple[str, Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """One answer for each call of a report (`embeddings`, `costs`) with its query; usage.mjs says what is in it."""
+    return _run("usage.mjs", {"baseURL": base_url, "adminAPIKey": admin_key, "calls": calls})
+
+
+def _run(program: str, job: Mapping[str, Any]) -> list[dict[str, Any]]:
     done = subprocess.run(
-        [node(), "embed.mjs"],
+        [node(), program],
         cwd=FOLDER,
         env={"PATH": os.environ["PATH"]},
         input=json.dumps(job),
@@ -42,6 +51,6 @@ def embed(
         check=False,
     )
     if done.returncode:
-        raise RuntimeError(f"{node()} embed.mjs ended with {done.returncode}:\n{done.stderr}")
+        raise RuntimeError(f"{node()} {program} ended with {done.returncode}:\n{done.stderr}")
     answers: list[dict[str, Any]] = json.loads(done.stdout)
     return answers
