@@ -8,11 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from handler import render, served, settings, store
+from handler.billing.buckets import cost as usd
 from handler.billing.keys import Caller, Keys
 from handler.billing.ledger import Ledger, Record, Work
 from handler.billing.limits import Counters
 from handler.contract import body, embeddings, errors, payload
 from handler.contract.embeddings import EmbeddingRequest
+from handler.contract.limits import Demand
 from handler.contract.models import Models
 from handler.engine.engine import DeadlineError, Engine, Matrix, NonFiniteVectorError
 from handler.engine.layer import Layer, open_layer
@@ -140,8 +142,8 @@ class Service:
         if alone > seconds:
             raise _too_slow(prompts.tokens, seconds)
         clock.lap("tokenize")
-        headers = self._take(request, caller, prompts.tokens)
-        if caller.limits:
+        headers = self._take(request, caller, work, prompts.tokens)
+        if caller.limits or caller.account_limits:
             clock.lap("limits")
         with errors.carrying(headers):
             ahead = engine.pace.take(cost, min(self.settings.max_queue_seconds, seconds - alone))
@@ -209,10 +211,12 @@ class Service:
         accepted.clock.lap("store")
         return place
 
-    def _take(self, request: EmbeddingRequest, caller: Caller, tokens: int) -> dict[str, str]:
-        """Count the request against its key's limits; what its answer tells of them. Raises 429 or 503."""
+    def _take(self, request: EmbeddingRequest, caller: Caller, work: Work, tokens: int) -> dict[str, str]:
+        """Count the request against the limits of its key and account; what its answer tells of them. Raises 429 or 503."""
+        model = request.model
+        demand = Demand(model.id, tokens, usd(tokens, model.input_per_mtok), work.time.timestamp())
         try:
-            return self._counters.take(caller.key_id, caller.limits, tokens, request.model.id)
+            return self._counters.take(caller, demand)
         except store.StoreUnavailableError as error:
             log.error("Limits table out of reach, request refused: %s", error)
             raise errors.try_again(errors.STORE_UNAVAILABLE, RETRY_S) from error

@@ -5,6 +5,7 @@ The services run with a wall clock that the tests set, so that a minute ends whe
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ import openai
 import pytest
 
 from handler import store
-from handler.billing.keys import Keys
+from handler.billing.keys import Caller, Keys
 from handler.billing.limits import Counters
-from handler.contract.limits import Limits
+from handler.contract.limits import Demand, Limits
 from tests.doors.conftest import ENTRY, ROOT
 from tests.doors.test_lambda import DIMENSIONS, LOADS, MODEL, url_event
 from tests.stack import node
@@ -74,7 +75,9 @@ def make_key(tables: Tables) -> Callable[[Limits], Key]:
 
 def use(timed: Timed, tables: Tables, key: Key, tokens: int) -> None:
     """Another instance has served a request with this key."""
-    Counters(store.dynamodb, tables.limits, timed.clock.now).take(key.key_id, key.limits, tokens, MODEL)
+    caller = Caller("acct_limited", key.key_id, "inference", key.limits)
+    demand = Demand(MODEL, tokens, Decimal(0), timed.clock.now())
+    Counters(store.dynamodb, tables.limits, timed.clock.now).take(caller, demand)
 
 
 def embed(timed: Timed, key: str, **values: Any) -> httpx.Response:
@@ -127,7 +130,7 @@ def test_a_minute_that_is_used_up_is_429_until_it_ends(
     timed: Timed, make_key: Callable[[Limits], Key], tables: Tables, unit: str
 ) -> None:
     timed.clock.set_minute_to_end_in(30)
-    key = make_key(Limits(**{f"{unit}_per_minute": {"requests": 1, "tokens": TOKENS + 1}[unit]}))
+    key = make_key({"requests": Limits(requests_per_minute=1), "tokens": Limits(tokens_per_minute=TOKENS + 1)}[unit])
     assert embed(timed, key.clear).status_code == 200
     records = len(tables.records())
     answer = embed(timed, key.clear)
