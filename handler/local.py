@@ -81,6 +81,7 @@ def _serve(model: str, port: int) -> None:
             "KEYS_TABLE": "Keys",
             "USAGE_TABLE": "Usage",
             "LIMITS_TABLE": "Limits",
+            "PRICES_TABLE": "Prices",
         }
         _make_tables()
         import uvicorn

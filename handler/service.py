@@ -4,14 +4,20 @@ import logging
 import math
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
 
 from handler import render, served, settings, store
+from handler.billing import prices
 from handler.billing.buckets import cost as usd
 from handler.billing.keys import Caller, Keys
 from handler.billing.ledger import Ledger, Record, Work
 from handler.billing.limits import Counters
+from handler.billing.prices import Prices
 from handler.contract import body, embeddings, errors, payload
 from handler.contract.embeddings import EmbeddingRequest
 from handler.contract.limits import Demand
@@ -41,12 +47,14 @@ class Door:
 @dataclass
 class Accepted:
     """A request that nothing stands against: counted against its limits, with its place in the engine's queue, which it
-    holds until it is answered or dropped. `headers` go out with whatever becomes of it; `seconds`: what it may take."""
+    holds until it is answered or dropped. `price`: USD per million tokens at the work's time; `headers` go out with
+    whatever becomes of it; `seconds`: what it may take."""
 
     request: EmbeddingRequest
     caller: Caller
     work: Work
     prompts: Prompts
+    price: Decimal
     headers: dict[str, str]
     elsewhere: bool
     deadline: float | None
@@ -75,12 +83,14 @@ class Answer:
 
 
 class Service:
-    """The model, keys, limits and ledger of a process. `load()` makes it ready; until then work is refused with 503."""
+    """The model, keys, prices, limits and ledger of a process. `load()` makes it ready; until then work is 503."""
 
-    def __init__(self, config: Settings, layer: Layer, keys: Keys, counters: Counters, ledger: Ledger) -> None:
+    def __init__(
+        self, config: Settings, layer: Layer, keys: Keys, prices: Prices, counters: Counters, ledger: Ledger
+    ) -> None:
         self.settings, self.keys = config, keys
         self.models = Models(served.model(layer.manifest, config))
-        self._layer, self._counters, self._ledger = layer, counters, ledger
+        self._layer, self._prices, self._counters, self._ledger = layer, prices, counters, ledger
         self._intake = Intake(config, layer)
         self._results = Results(store.s3, config.results_bucket) if config.results_bucket else None
         self._engine: Engine | None = None
@@ -92,7 +102,9 @@ class Service:
         settings.required(config, "keys_table", "usage_table")
         layer = open_layer(config)
         keys, ledger = Keys(store.dynamodb, config.keys_table), Ledger(store.dynamodb, config.usage_table)
-        return cls(config, layer, keys, Counters(store.dynamodb, config.limits_table), ledger)
+        by_settings = {layer.manifest.id: prices.settled(config, layer.manifest.created)}
+        listed = Prices(store.dynamodb, config.prices_table, by_settings)
+        return cls(config, layer, keys, listed, Counters(store.dynamodb, config.limits_table), ledger)
 
     @property
     def ready(self) -> bool:
@@ -103,11 +115,21 @@ class Service:
         """Load the model and run it once, and connect to the tables meanwhile. Raises LayerError."""
         with self._loading, ThreadPoolExecutor(1, "tables") as pool:
             if self._engine is None:
-                tables = pool.submit(self.keys.warm)
+                tables = pool.submit(self._warm)
                 self._engine = Engine.load(self._layer, self.settings)
                 tables.result()
                 if self._layer.manifest.weights != "real":
                     log.warning("%s has seeded weights: its vectors mean nothing", self._layer.manifest.id)
+
+    def _warm(self) -> None:
+        self.keys.warm()
+        self._prices.warm()
+
+    def priced(self) -> Models:
+        """The models at what they cost now, by the list. Raises 503 where that is not known."""
+        with _known("Prices"):
+            now = datetime.now(UTC)
+            return Models(*(served.priced(model, self._prices.listed(model.id, now)) for model in self.models.all))
 
     def authenticate(self, clear: str) -> Caller:
         """The caller of a clear key. Raises 401, or 503 where the table is out of reach."""
@@ -142,7 +164,11 @@ class Service:
         if alone > seconds:
             raise _too_slow(prompts.tokens, seconds)
         clock.lap("tokenize")
-        headers = self._take(request, caller, work, prompts.tokens)
+        with _known("Prices"):
+            price = self._prices.at(request.model.id, caller.account, work.time).of(work.door)
+        demand = Demand(request.model.id, prompts.tokens, usd(prompts.tokens, price), work.time.timestamp())
+        with _known("Limits"):
+            headers = self._counters.take(caller, demand)
         if caller.limits or caller.account_limits:
             clock.lap("limits")
         with errors.carrying(headers):
@@ -151,7 +177,9 @@ class Service:
                 raise errors.try_again(errors.OVERLOADED, min(max(math.ceil(ahead), 1), 10))
         if request.arrays:
             headers |= {"x-emblet-token-arrays": self._intake.ids_are}
-        return Accepted(request, caller, work, prompts, headers, not fits, door.deadline, seconds, clock, engine, cost)
+        return Accepted(
+            request, caller, work, prompts, price, headers, not fits, door.deadline, seconds, clock, engine, cost
+        )
 
     def answer(self, accepted: Accepted) -> Answer:
         """The answer, once it is made, where it is too large for its door in the results bucket, and its record is in
@@ -211,25 +239,25 @@ class Service:
         accepted.clock.lap("store")
         return place
 
-    def _take(self, request: EmbeddingRequest, caller: Caller, work: Work, tokens: int) -> dict[str, str]:
-        """Count the request against the limits of its key and account; what its answer tells of them. Raises 429 or 503."""
-        model = request.model
-        demand = Demand(model.id, tokens, usd(tokens, model.input_per_mtok), work.time.timestamp())
-        try:
-            return self._counters.take(caller, demand)
-        except store.StoreUnavailableError as error:
-            log.error("Limits table out of reach, request refused: %s", error)
-            raise errors.try_again(errors.STORE_UNAVAILABLE, RETRY_S) from error
-
     def _record(self, accepted: Accepted) -> None:
         model, caller = accepted.request.model, accepted.caller
-        tokens, price = accepted.prompts.tokens, model.input_per_mtok
-        record = Record(accepted.work, caller.account, caller.key_id, model.id, tokens, 1, price)
+        tokens = accepted.prompts.tokens
+        record = Record(accepted.work, caller.account, caller.key_id, model.id, tokens, 1, accepted.price)
         try:
             self._ledger.write(record)
         except store.StoreUnavailableError as error:
             log.error("Usage table out of reach, no answer given: %s %s", error, record)
             raise errors.try_again(errors.STORE_UNAVAILABLE, RETRY_S) from error
+
+
+@contextmanager
+def _known(table: str) -> Iterator[None]:
+    """A table out of reach, without which nothing may be done, is a 503 that says so."""
+    try:
+        yield
+    except store.StoreUnavailableError as error:
+        log.error("%s table out of reach, request refused: %s", table, error)
+        raise errors.try_again(errors.STORE_UNAVAILABLE, RETRY_S) from error
 
 
 def _too_slow(tokens: int, seconds: float) -> errors.ApiError:

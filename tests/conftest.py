@@ -90,6 +90,7 @@ def service_env(ministack: MiniStack, tables: Tables, minilm: Path) -> dict[str,
         "KEYS_TABLE": tables.keys,
         "USAGE_TABLE": tables.usage,
         "LIMITS_TABLE": tables.limits,
+        "PRICES_TABLE": tables.prices,
     }
 
 

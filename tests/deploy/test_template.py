@@ -120,6 +120,7 @@ def test_the_function_has_exactly_the_rights_it_uses(resources: dict[str, Any]) 
         ("dynamodb:GetItem", "Usage", "Arn"),
         ("dynamodb:Query", "Usage", "Arn"),
         ("dynamodb:UpdateItem", "Limits", "Arn"),
+        ("dynamodb:Query", "Prices", "Arn"),
         ("logs:CreateLogStream", "EmbedLogs", "Arn"),
         ("logs:PutLogEvents", "EmbedLogs", "Arn"),
     }
@@ -165,7 +166,7 @@ def test_the_alias_moves_with_a_new_image_and_with_a_changed_property(source: Te
 def test_every_table_is_on_demand_encrypted_recoverable_and_outlives_the_stack(resources: dict[str, Any]) -> None:
     tables = of_type(resources, "AWS::DynamoDB::Table")
 
-    assert set(tables) == {"Keys", "Usage", "Limits"}
+    assert set(tables) == {"Keys", "Usage", "Limits", "Prices"}
     for table in tables.values():
         properties = table["Properties"]
         assert (table["DeletionPolicy"], table["UpdateReplacePolicy"]) == ("Retain", "Retain")
@@ -219,6 +220,7 @@ def test_every_variable_the_template_sets_is_one_the_function_reads(resources: d
     assert variables["KEYS_TABLE"] == {"Ref": "Keys"}
     assert variables["USAGE_TABLE"] == {"Ref": "Usage"}
     assert variables["LIMITS_TABLE"] == {"Ref": "Limits"}
+    assert variables["PRICES_TABLE"] == {"Ref": "Prices"}
 
 
 def test_a_parameter_offers_what_its_setting_takes_and_has_its_default(
@@ -275,5 +277,6 @@ def test_outputs_are_what_an_operator_needs_next(source: Template) -> None:
         "KeysTable": {"Ref": "Keys"},
         "UsageTable": {"Ref": "Usage"},
         "LimitsTable": {"Ref": "Limits"},
+        "PricesTable": {"Ref": "Prices"},
         "ResultsBucket": {"Ref": "Results"},
     }

@@ -22,6 +22,7 @@ class Tables:
     keys: str
     usage: str
     limits: str
+    prices: str
 
     def create_key(self, account: str, role: str, limits: Limits = NO_LIMITS) -> str:
         return Keys(store.dynamodb, self.keys).create(account, role, "tests", limits)[0]
@@ -82,4 +83,4 @@ class MiniStack:
                 boto3.client("dynamodb").create_table(
                     TableName=names[name], **{part: resource["Properties"][part] for part in shape}
                 )
-        return Tables(keys=names["Keys"], usage=names["Usage"], limits=names["Limits"])
+        return Tables(keys=names["Keys"], usage=names["Usage"], limits=names["Limits"], prices=names["Prices"])
