@@ -1,5 +1,6 @@
 """What accounts may use, all of an account's keys together: items `account#…` of the Keys table."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, fields, replace
 from decimal import Decimal
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
     from types_boto3_dynamodb.type_defs import AttributeValueTypeDef
 
+ACCOUNT = re.compile(r"[A-Za-z0-9_.-]{1,64}|\*")  # no "#", which separates the parts of a record's key
+ALL_ACCOUNTS = "*"
 PREFIX = "account#"  # no key's hash begins so
 
 
@@ -25,8 +28,10 @@ class Accounts:
         return limits_of(self._client().get_item(TableName=self._table, Key=_key(account)).get("Item", {}))
 
     def limit(self, account: str, changes: Mapping[str, int | Decimal | None]) -> Limits:
-        """Set these of an account's limits, or clear those that are None; what it has then. Functions notice within a
-        minute."""
+        """Set these of an account's limits, or clear those that are None; what it has then. ValueError for what is no
+        account. Functions notice within a minute."""
+        if not ACCOUNT.fullmatch(account) or account == ALL_ACCOUNTS:
+            raise ValueError(f"account {account!r}: expected 1 to 64 letters, digits, '_', '.' or '-'")
         limits = replace(self.limits(account), **changes)  # type: ignore[arg-type]
         self._client().put_item(TableName=self._table, Item=_key(account) | {"limits": stored(limits)})
         return limits

@@ -4,7 +4,6 @@
 """
 
 import logging
-import re
 import secrets
 import sys
 import threading
@@ -15,6 +14,8 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from handler import store
+from handler.billing.accounts import ACCOUNT as ACCOUNT
+from handler.billing.accounts import ALL_ACCOUNTS as ALL_ACCOUNTS
 from handler.billing.accounts import PREFIX, Accounts, limits_of, stored
 from handler.billing.keytext import digest as digest
 from handler.billing.keytext import make as make
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ROLES = ("inference", "admin")
-ACCOUNT = re.compile(r"[A-Za-z0-9_.-]{1,64}|\*")  # no "#", which separates the parts of a record's key
-ALL_ACCOUNTS = "*"
 
 FOUND_S, _MISSING_S, _STALE_S = 60, 5, 600
 _REMEMBERED = 10_000

@@ -6,7 +6,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from handler import settings, store
-from handler.billing.keys import ACCOUNT
+from handler.billing.accounts import ACCOUNT
 from handler.billing.prices import AMOUNT, DECIMALS, LEAD_S, LISTED, Price, Prices, Row, rfc3339
 
 
