@@ -1,5 +1,6 @@
 """What a caller is told about its limits, word for word."""
 
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -37,7 +38,7 @@ def test_a_duration_is_written_as_openai_writes_it(ms: int, written: str) -> Non
 
 def test_there_are_limits_as_soon_as_there_is_one() -> None:
     assert not NO_LIMITS
-    assert all((Limits(requests_per_minute=1), Limits(tokens_per_minute=1), Limits(tokens_per_month=1)))
+    assert all(replace(NO_LIMITS, **{field.name: 1}) for field in fields(Limits))
 
 
 def test_headers_tell_of_the_limits_of_a_minute_that_the_key_has() -> None:
@@ -73,6 +74,27 @@ def test_a_month_that_is_used_up_is_final_and_says_until_when() -> None:
     assert error.headers["x-should-retry"] == "false"
     assert not {"retry-after", "retry-after-ms"} & set(error.headers)
     assert error.headers["x-ratelimit-remaining-requests"] == "0"
+
+
+def test_a_month_that_is_used_up_in_money_says_so_in_plain_digits() -> None:
+    limit = Limits(usd_per_month=Decimal("0.00000001"))
+    error = limits.refusal(limit, Used(0, 0, 0, Decimal("0.000000009999")), demand(1, "0.000000000002"), NOW)
+    assert error.message.endswith("0.00000001 USD per month are used up until 2026-12-01T00:00:00Z.")
+    assert error.headers["x-should-retry"] == "false"
+
+
+def test_of_two_limits_the_one_of_which_less_remains_is_told_unit_by_unit() -> None:
+    one = limits.headers(Limits(requests_per_minute=3, tokens_per_minute=100), Used(1, 90, 0, NOTHING), NOW)
+    other = limits.headers(Limits(requests_per_minute=2, tokens_per_minute=1000), Used(1, 90, 0, NOTHING), NOW)
+    told = limits.tighter(one, other | {"retry-after": "3"})
+    assert {name: value for name, value in told.items() if "reset" not in name} == {
+        "x-ratelimit-limit-requests": "2",
+        "x-ratelimit-remaining-requests": "1",
+        "x-ratelimit-limit-tokens": "100",
+        "x-ratelimit-remaining-tokens": "10",
+        "retry-after": "3",
+    }
+    assert limits.tighter({}, other) == limits.tighter(other, {}) == limits.tighter(other, other) == other
 
 
 def test_the_month_after_december_is_january() -> None:

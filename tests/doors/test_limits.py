@@ -160,6 +160,27 @@ def test_a_month_that_is_used_up_is_429_and_final(
     assert len(tables.records()) == records
 
 
+def test_a_months_money_is_used_by_what_requests_cost_exactly(
+    timed: Timed, make_key: Callable[[Limits], Key], tables: Tables
+) -> None:
+    cost = TOKENS * Decimal("0.01") / 1_000_000  # at the settings' price
+    key = make_key(Limits(usd_per_month=2 * cost))
+    answers = [embed(timed, key.clear) for _ in range(3)]
+    assert [each.status_code for each in answers] == [200, 200, 429]
+    assert f"{2 * cost:f} USD per month are used up until 20" in answers[2].json()["error"]["message"]
+    assert answers[2].headers["x-should-retry"] == "false"
+
+
+def test_an_accounts_keys_share_its_limit(timed: Timed, tables: Tables) -> None:
+    account = f"acct_shared_{id(timed)}"  # each door's own
+    keys = Keys(store.dynamodb, tables.keys)
+    keys.accounts.limit(account, {"requests_per_minute": 2})
+    timed.clock.set_minute_to_end_in(30)
+    answers = [embed(timed, keys.create(account, "inference", "")[0]) for _ in range(3)]
+    assert [each.status_code for each in answers] == [200, 200, 429]
+    assert [told(each)["x-ratelimit-remaining-requests"] for each in answers] == ["1", "0", "0"]
+
+
 # SDKs, with the retries they have by default
 
 RETRIES = 2
