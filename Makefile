@@ -1,15 +1,18 @@
 # `make run` and `make test` set up all they need; nothing else has to be done first.
 PYTHON ?= python3
 MODEL ?= all-minilm-l6-v2
+PRECISION ?= int8
 PORT ?= 8000
 BIN := .venv/bin
 CLIENTS ?= all
+EXAMPLES ?= 50000
+LAYER = $(MODEL)$(addprefix -,$(filter-out int8,$(PRECISION)))
 SYNC = $(BIN)/uv pip sync --quiet --require-hashes --link-mode=copy
 export UV_PYTHON_DOWNLOADS := never
 export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-clients lint layer lock clean
+.PHONY: help run test test-clients fuzz bench-ledger lint layer lock clean
 
 # The clients that have an environment of their own, and those of them that an ordinary test run asks.
 LOCKED := $(shell sed -n 's/^client-\([a-z0-9-]*\) = .*/\1/p' pyproject.toml)
@@ -19,8 +22,8 @@ TESTED := .venv/ready .venv-ministack/ready tests/node/node_modules/ready
 help:  ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
 
-run: .venv/ready .venv-ministack/ready layer  ## serve MODEL on 127.0.0.1:PORT with stand-ins for AWS
-	@PORT=$(PORT) exec $(BIN)/python -m handler.local $(MODEL)
+run: .venv/ready .venv-ministack/ready layer  ## serve MODEL in PRECISION on 127.0.0.1:PORT with stand-ins for AWS
+	@PORT=$(PORT) exec $(BIN)/python -m handler.local $(LAYER)
 
 test: $(TESTED) $(ORDINARY:%=.venv-clients/%/ready)  ## run every test
 	@$(BIN)/python -m pytest $(ARGS)
@@ -28,11 +31,17 @@ test: $(TESTED) $(ORDINARY:%=.venv-clients/%/ready)  ## run every test
 test-clients: $(TESTED) $(LOCKED:%=.venv-clients/%/ready)  ## ask every client library, or CLIENTS="haystack litellm"
 	@CLIENTS="$(CLIENTS)" $(BIN)/python -m pytest --verbose tests/clients $(ARGS)
 
+fuzz: $(TESTED)  ## throw EXAMPLES=50000 made-up requests at the service, others each time
+	@EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest --quiet --capture=no tests/fuzz $(ARGS)
+
+bench-ledger: .venv/ready .venv-ministack/ready layer  ## hold the ledger against 1,000 concurrent requests of 8 keys
+	@$(BIN)/python -m tests.benchmarks.ledger $(ARGS)
+
 lint: .venv/ready  ## formatting, style, types and import directions
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
-layer: .venv/ready  ## build the layer of MODEL, if it is not there yet
-	@$(BIN)/python -m model_layer build $(MODEL) --cl100k litellm --if-absent
+layer: .venv/ready  ## build the layer of MODEL in PRECISION, if it is not there yet
+	@$(BIN)/python -m model_layer build $(MODEL) --precision $(PRECISION) --cl100k litellm --if-absent
 
 lock: .venv/ready  ## resolve pyproject.toml anew into the lock files
 	@set -e; compile() { $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate "$$@"; }; \
@@ -44,7 +53,7 @@ lock: .venv/ready  ## resolve pyproject.toml anew into the lock files
 	for name in $(LOCKED); do compile --group pyproject.toml:client-$$name -o tests/clients/locks/$$name.lock; done
 
 clean:  ## remove environments, layers and caches
-	rm -rf .venv .venv-ministack .venv-clients tests/node/node_modules model_layer/out .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .venv-ministack .venv-clients tests/node/node_modules model_layer/out .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 .venv/ready: requirements.lock
 	@echo "making .venv ..."

@@ -7,6 +7,7 @@ if [ -n "${AWS_LAMBDA_RUNTIME_API:-}" ]; then
   export AWS_EXECUTION_ENV=AWS_Lambda_python3.13
   exec python -m awslambdaric handler.entry.handler
 fi
-# exec: the server is the process that gets the host's SIGTERM, and finishes what it has begun.
+# exec: the server is the process that gets the host's SIGTERM, and finishes what it has begun. Its own access log would
+# show query strings, where callers have put their keys; handler/api/frame.py has a line for each request.
 exec python -m uvicorn handler.api.app:create_app --factory --host 0.0.0.0 --port "${PORT:-8080}" --workers 1 \
-  --http handler.api.protocol:Http11
+  --http handler.api.protocol:Http11 --no-access-log

@@ -31,7 +31,8 @@ ACCOUNT = "local"
 _GRACE_S = 5  # what a request in flight gets after Ctrl-C
 _BGE_M3 = """
 bge-m3: `make run MODEL=bge-m3` fetches its 2.3 GB from the Hugging Face hub and builds its layer in some minutes.
-Without the hub, `.venv/bin/python -m model_layer build bge-m3 --from DIR` takes a copy of its repository."""
+Without the hub, `.venv/bin/python -m model_layer build bge-m3 --cl100k litellm --from DIR` takes a copy of its
+repository. Where int8 turns out not to be exact enough, PRECISION=mixed or `--precision mixed` builds."""
 
 
 class LocalError(Exception):
@@ -65,7 +66,7 @@ def _port(text: str) -> int:
 def _serve(model: str, port: int) -> None:
     layer = Path(model) if Path(model).is_dir() else LAYERS / model
     if not (layer / "manifest.json").is_file():
-        raise LocalError(f"There is no model layer in {layer}: `python -m model_layer build {model}` makes it.")
+        raise LocalError(f"There is no model layer in {layer}: `python -m model_layer build` makes one.")
     with _listen(port) as listener, _ministack() as endpoint:
         for name in [name for name in os.environ if name.startswith("AWS_")]:
             del os.environ[name]  # a profile or an endpoint of the shell's would lead elsewhere
@@ -82,6 +83,7 @@ def _serve(model: str, port: int) -> None:
             "USAGE_TABLE": "Usage",
             "LIMITS_TABLE": "Limits",
             "PRICES_TABLE": "Prices",
+            "ENTRIES_TABLE": "Entries",
         }
         _make_tables()
         import uvicorn

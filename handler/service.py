@@ -15,8 +15,9 @@ from handler import render, served, settings, store
 from handler.billing import prices
 from handler.billing.buckets import cost as usd
 from handler.billing.keys import Caller, Keys
-from handler.billing.ledger import Ledger, Record, Work
+from handler.billing.ledger import Ledger, Outcome, Record, Work
 from handler.billing.limits import Counters
+from handler.billing.outbox import Outbox
 from handler.billing.prices import Prices
 from handler.contract import body, embeddings, errors, payload
 from handler.contract.embeddings import EmbeddingRequest
@@ -101,10 +102,13 @@ class Service:
         """Checks settings and layer, loads nothing yet. Raises SettingError or LayerError, which say what to do."""
         settings.required(config, "keys_table", "usage_table")
         layer = open_layer(config)
-        keys, ledger = Keys(store.dynamodb, config.keys_table), Ledger(store.dynamodb, config.usage_table)
+        queue, function = config.ledger_queue, config.aws_lambda_function_name
+        outbox = Outbox(store.sqs, queue, function) if queue else None
+        ledger = Ledger(store.ledger, config.usage_table, config.entries_table, outbox, config.retry_window)
         by_settings = {layer.manifest.id: prices.settled(config, layer.manifest.created)}
         listed = Prices(store.dynamodb, config.prices_table, by_settings)
-        return cls(config, layer, keys, listed, Counters(store.dynamodb, config.limits_table), ledger)
+        counters = Counters(store.dynamodb, config.limits_table)
+        return cls(config, layer, Keys(store.dynamodb, config.keys_table), listed, counters, ledger)
 
     @property
     def ready(self) -> bool:
@@ -115,15 +119,12 @@ class Service:
         """Load the model and run it once, and connect to the tables meanwhile. Raises LayerError."""
         with self._loading, ThreadPoolExecutor(1, "tables") as pool:
             if self._engine is None:
-                tables = pool.submit(self._warm)
+                tables = [pool.submit(warm) for warm in (self.keys.warm, self._prices.warm, self._ledger.warm)]
                 self._engine = Engine.load(self._layer, self.settings)
-                tables.result()
+                for each in tables:
+                    each.result()
                 if self._layer.manifest.weights != "real":
                     log.warning("%s has seeded weights: its vectors mean nothing", self._layer.manifest.id)
-
-    def _warm(self) -> None:
-        self.keys.warm()
-        self._prices.warm()
 
     def priced(self) -> Models:
         """The models at what they cost now, by the list. Raises 503 where that is not known."""
@@ -154,6 +155,9 @@ class Service:
         engine = self._engine
         if engine is None:
             raise errors.try_again(errors.LOADING, RETRY_S)
+        if work.identity is not None and not self._ledger.knows_identities:
+            log.error("ENTRIES_TABLE is not set, and a request has an Idempotency-Key")
+            raise errors.try_again(errors.STORE_UNAVAILABLE, RETRY_S)
         clock = _Clock()
         prompts = self._intake.prompts(engine.tokens, request)
         fits = self._fits(request, prompts, door)
@@ -183,7 +187,7 @@ class Service:
 
     def answer(self, accepted: Accepted) -> Answer:
         """The answer, once it is made, where it is too large for its door in the results bucket, and its record is in
-        the ledger, in this order. Raises ApiError, and then nothing is billed."""
+        the ledger or on its way there, in this order. Raises ApiError, and then nothing is billed."""
         request, prompts, clock = accepted.request, accepted.prompts, accepted.clock
         try:
             with errors.carrying(accepted.headers):
@@ -193,7 +197,8 @@ class Service:
                 answer = render.embeddings(vectors, request.encoding_format, request.model.id, prompts.tokens, **listed)
                 clock.lap("render")
                 location = self._store(accepted, answer) if accepted.elsewhere else None
-                self._record(accepted)
+                if self._record(accepted) is Outcome.REPLAYED:
+                    accepted.headers |= {"x-emblet-replay": "true"}
                 clock.lap("record")
         finally:
             accepted.drop()
@@ -239,15 +244,19 @@ class Service:
         accepted.clock.lap("store")
         return place
 
-    def _record(self, accepted: Accepted) -> None:
+    def _record(self, accepted: Accepted) -> Outcome:
+        """Raises 400 where an Idempotency-Key is another request's, or 503."""
         model, caller = accepted.request.model, accepted.caller
         tokens = accepted.prompts.tokens
         record = Record(accepted.work, caller.account, caller.key_id, model.id, tokens, 1, accepted.price)
         try:
-            self._ledger.write(record)
+            outcome = self._ledger.write(record)
         except store.StoreUnavailableError as error:
             log.error("Usage table out of reach, no answer given: %s %s", error, record)
             raise errors.try_again(errors.STORE_UNAVAILABLE, RETRY_S) from error
+        if outcome is Outcome.REUSED:
+            raise errors.KEY_REUSED.error(param="Idempotency-Key")
+        return outcome
 
 
 @contextmanager

@@ -62,6 +62,18 @@ class Settings:
     max_body_bytes: int = _setting(64 * MIB, "Largest request body that is read; a larger one is 413.")
     keys_table: str = _setting("", "DynamoDB table of API keys (SHA-256 of each). Required.")
     usage_table: str = _setting("", "DynamoDB table of usage records, the ledger. Required.")
+    entries_table: str = _setting(
+        "",
+        "DynamoDB table of Idempotency-Keys, remembered 48 hours. Without it a request that has one gets a 503.",
+    )
+    ledger_queue: str = _setting(
+        "",
+        "URL of the SQS queue that keeps a usage record which DynamoDB has not taken within a second; without it the "
+        "caller gets a 503 and no vectors.",
+    )
+    retry_window: int = _setting(
+        600, "Seconds by which an SDK's attempts at one call may lie apart and still be billed once."
+    )
     results_bucket: str = _setting(
         "", "S3 bucket for what does not fit an answer; without it such a request is a 400 that says what would fit."
     )
@@ -87,6 +99,9 @@ class Settings:
     port: int = _setting(8080, "Port of the plain HTTP server (`handler/entry.sh` outside Lambda).")
     aws_lambda_runtime_api: str = _setting("", "Set by Lambda: present where the function runs under its runtime.")
     aws_lambda_function_memory_size: int = _setting(0, "Set by Lambda, in MB: 1,769 of them are one vCPU.")
+    aws_lambda_function_name: str = _setting(
+        "", "Set by Lambda: the metric of lost records is told from others' by it."
+    )
     aws_region: str = _setting(
         "", "Region of the tables, set by Lambda; elsewhere AWS_DEFAULT_REGION or a profile will do too."
     )

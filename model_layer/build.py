@@ -1,53 +1,38 @@
 """The pipeline of every model: source → graph → quantization → parity against the unquantized graph → manifest."""
 
-import os
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import onnxruntime
-
 from handler.engine import manifest
-from model_layer import graph, heads, run, smoothing, verify
+from model_layer import facts, graph, heads, parity, run, smoothing
 from model_layer.catalog import Model
-from model_layer.checkpoint import SourceError
+from model_layer.checkpoint import Provenance, SourceError
 from model_layer.mixed import Bench, needed
 from model_layer.run import Outputs
-from model_layer.sources import Provenance, Source, layer_prefix, shapes
+from model_layer.sources import Source
 from model_layer.tokenizer import TokenizerError, layer_form
 
 PRECISIONS = ("int8", "mixed", "fp32")
-_NAMES = {
-    manifest.NAME,
-    manifest.GRAPH,
-    manifest.WEIGHTS,
-    manifest.TOKENIZER,
-    heads.GRAPH,
-    heads.WEIGHTS,
-    verify.REFERENCE,
-    manifest.CL100K,
-}
 
 
 class BuildError(Exception):
-    """The layer came out worse than the catalog's thresholds; the message says which precision passes."""
+    """The layer cannot be made as it was asked for; the message says why, and which precision passes if that is it."""
 
 
 def is_complete(folder: Path, model: Model, precision: str, *, with_cl100k: bool) -> bool:
-    """Whether the folder holds a finished layer of this model, revision, depth and precision, judged by its files'
-    sizes, and with cl100k's vocabulary where that is asked for."""
+    """Whether the folder holds a finished layer of this model, revision and depth that was asked for in this precision,
+    judged by its files' sizes, and with cl100k's vocabulary where that is asked for."""
     try:
-        facts = manifest.load(folder)
-        manifest.check(facts, folder, hashes=False)
+        found = manifest.load(folder)
+        manifest.check(found, folder, hashes=False)
     except manifest.LayerError:
         return False
-    if with_cl100k and manifest.CL100K not in facts.files:
+    if with_cl100k and manifest.CL100K not in found.files:
         return False
-    wanted = (model.id, model.revision, model.geometry.layers, "fp32" if precision == "fp32" else "int8")
-    return (facts.id, facts.revision, facts.layers, facts.precision) == wanted
+    wanted = (model.id, model.revision, model.geometry.layers, precision)
+    return (found.id, found.revision, found.layers, found.asked) == wanted
 
 
 def build(
@@ -63,24 +48,34 @@ def build(
     Raises BuildError where `folder` holds anything but a layer: nothing of anybody's is ever deleted.
     """
     folder = folder.resolve()
-    check_place(folder)
+    check(model, folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as made:
         layer = Path(made) / "layer"
         layer.mkdir(mode=0o755)
         if cl100k_base is not None:
             (layer / manifest.CL100K).write_bytes(cl100k_base)
-        facts = _fill(model, *origin, precision, layer, progress)
-        facts.save(layer)
+        _fill(model, *origin, precision, layer, progress).save(layer)
         for path in layer.iterdir():
             path.chmod(0o644)  # the function's user is another than the builder's
+        _check_place(folder)  # again: somebody may have put something there in these minutes
         if folder.exists():
             folder.rename(Path(made) / "old")  # and away with `made`
         layer.rename(folder)
 
 
-def check_place(folder: Path) -> None:
-    """Raise BuildError where something lies that a build must not replace."""
+def check(model: Model, folder: Path) -> None:
+    """Raise BuildError for what would only come out at the end of a build: what it may not replace, a date that is
+    none, matrices that do not exist."""
+    _check_place(folder)
+    try:
+        facts.created()
+        graph.unquantized(model)
+    except ValueError as error:
+        raise BuildError(str(error)) from None
+
+
+def _check_place(folder: Path) -> None:
     if folder.exists() and not _may_be_replaced(folder):
         raise BuildError(f"{folder} is no model layer and not empty: choose another place with --out.")
 
@@ -90,11 +85,7 @@ def _may_be_replaced(folder: Path) -> bool:
     if not folder.is_dir():
         return False
     names = {path.name for path in folder.iterdir()}
-    try:
-        return not names or names <= {manifest.NAME, *manifest.load(folder).files}
-    except manifest.LayerError:
-        # Of another version: then by the names that a layer's files have.
-        return manifest.NAME in names and names <= _NAMES
+    return not names or (manifest.NAME in names and names <= facts.NAMES)
 
 
 def _fill(
@@ -106,55 +97,32 @@ def _fill(
     except TokenizerError as error:
         raise SourceError(f"tokenizer.json cannot be used: {error}.") from None
     (layer / manifest.TOKENIZER).write_text(tokenizer.text, encoding="utf-8")
-    _check_unquantized(model)
     if model.heads:
         heads.write(source, model.geometry.hidden, layer)
 
-    inputs = verify.texts(model.verification)
+    inputs = parity.texts(model.verification)
     with tempfile.TemporaryDirectory(dir=layer.parent) as made:
         unquantized = layer if precision == "fp32" else Path(made)
         _write(model, source, unquantized, None, progress)
         progress(f"vectors of {len(inputs)} texts")
         reference = found = run.outputs(layer, inputs, tokenizer.control_ids, unquantized)
-        if not np.isfinite(reference.dense).all():
-            raise BuildError(
-                f"{model.id} gives no finite vector for some texts: its weights are damaged. Fetch them again."
-            )
+        _check_finite(model, reference)
         if precision != "fp32":
             bench = Bench(layer, unquantized, inputs, reference, tokenizer.control_ids)
             model, found = _quantize(model, source, bench, progress, mixed=precision == "mixed")
-    verify.save_reference(layer / verify.REFERENCE, inputs, reference)
+    parity.save_reference(layer / parity.REFERENCE, inputs, reference)
+
+    _check_finite(model, found)
 
     progress("SHA-256 of the files")
-    files = {path.name: manifest.File(path.stat().st_size, manifest.sha256(path)) for path in sorted(layer.iterdir())}
-    return manifest.Manifest(
-        id=model.id,
-        aliases=model.aliases,
-        owned_by=model.owned_by,
-        description=model.description,
-        weights=model.weights,
-        licence=model.licence,
-        source=model.source,
-        revision=model.revision,
-        created=int(os.environ.get("SOURCE_DATE_EPOCH", time.time())),
-        dimensions=model.geometry.hidden,
-        context=model.context,
-        special_tokens=tokenizer.special_tokens,
-        control_ids=tokenizer.control_ids,
-        vocabulary=model.geometry.vocabulary,
-        layers=model.geometry.layers,
-        pooling=model.pooling,
-        outputs=("dense", "token_states", *(("sparse", "multi_vector") if model.heads else ())),
-        precision="fp32" if precision == "fp32" else "int8",
-        float32=() if precision == "fp32" else model.unquantized,
-        target="cpu",
-        onnxruntime=onnxruntime.__version__,
-        cpu=(),
-        parity=verify.parity(found, reference),
-        files=files,
-        sources=provenance.files,
-        unpinned=provenance.unpinned,
-    )
+    described = facts.describe(model, layer, precision, provenance)
+    measured = parity.figures(found, reference)
+    return replace(described, created=facts.created(), parity=measured, files=facts.files(layer))
+
+
+def _check_finite(model: Model, outputs: Outputs) -> None:
+    if not outputs.finite:
+        raise BuildError(f"{model.id} gives vectors that are not finite: its weights are damaged. Fetch them again.")
 
 
 def _quantize(
@@ -165,7 +133,7 @@ def _quantize(
     Raises BuildError where it is not exact enough: if `mixed`, with as few matrices in float32 as make it so.
     """
     progress("ranges of the activations")
-    samples = verify.texts(model.calibration)
+    samples = parity.texts(model.calibration)
     factors = smoothing.factors(source, model.geometry, bench.unquantized, bench.layer, samples)
 
     def measured(variant: Model) -> tuple[Outputs, list[str]]:
@@ -193,17 +161,6 @@ def _quantize(
     if short:  # the variant that was tried is the same graph
         raise BuildError(f"{model.id} with {', '.join(hurt)} in float32 passed and does not pass: {'; '.join(short)}.")
     return model, found
-
-
-def _check_unquantized(model: Model) -> None:
-    matrices = {graph.WORDS, graph.POSITIONS} | {
-        prefix + part.removesuffix(".weight")
-        for prefix in map(layer_prefix, range(model.geometry.layers))
-        for part, shape in shapes(model.geometry).items()
-        if len(shape) == 2
-    }
-    if unknown := set(model.unquantized) - matrices:
-        raise BuildError(f"{model.id} has no matrix {', '.join(sorted(unknown))} to leave in float32.")
 
 
 def _write(

@@ -9,22 +9,46 @@ Add and LayerNormalization apart, because the fused SkipLayerNormalization is te
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 from onnx import TensorProto
 
 from handler.engine.manifest import GRAPH, WEIGHTS
 from model_layer import quantize
-from model_layer.catalog import Model
+from model_layer.catalog import Geometry, Model
 from model_layer.sources import Source, layer_prefix, shapes
 from model_layer.writer import MICROSOFT, Writer
 
 WORDS, POSITIONS = "word_embeddings", "position_embeddings"
+FIRST_POSITION = "first_position"
+# Of one encoder layer: matrices that read the same states, which are quantized together or not at all.
+GROUPS = (
+    ("attention.self.query", "attention.self.key", "attention.self.value"),
+    ("attention.output.dense",),
+    ("intermediate.dense",),
+    ("output.dense",),
+)
 
 # By a matrix's name: what its input channels are divided by before they are quantized, float32 [channels].
 Factors = Mapping[str, npt.NDArray[np.float32]]
+
+
+def unquantized(model: Model) -> tuple[str, ...]:
+    """The matrices and tables that stay in float32 in int8: those the catalog lists, and what reads the same states.
+
+    Raises ValueError where the catalog lists one that the model has not.
+    """
+    layers = [
+        [tuple(layer_prefix(n) + name for name in group) for group in GROUPS] for n in range(model.geometry.layers)
+    ]
+    groups = [(WORDS,), (POSITIONS,), *(group for layer in layers for group in layer)]
+    if unknown := set(model.unquantized).difference(*groups):
+        raise ValueError(f"{model.id} has no matrix {', '.join(sorted(unknown))} to leave in float32.")
+    return tuple(name for group in groups if not set(group).isdisjoint(model.unquantized) for name in group)
 
 
 def write(
@@ -59,7 +83,7 @@ class _Encoder:
     def __init__(self, writer: Writer, source: Source, model: Model, smoothing: Factors | None) -> None:
         self.graph, self.source, self.geometry = writer, source, model.geometry
         self.int8, self._smoothing = smoothing is not None, smoothing or {}
-        self._pooling, self._unquantized = model.pooling, model.unquantized
+        self._pooling, self._unquantized = model.pooling, unquantized(model)
         self._shapes = shapes(model.geometry)
 
     def embeddings(self) -> str:
@@ -68,7 +92,7 @@ class _Encoder:
         words = self._table(WORDS, shape.vocabulary)
         word_rows = self._rows(words, lambda table: graph.op("Gather", table, "input_ids"))
 
-        first = graph.constant("first_position", [shape.first_position])
+        first = graph.constant(FIRST_POSITION, [shape.first_position])
         tokens = graph.op("Shape", "input_ids", start=1, end=2)
         end, axis = graph.op("Add", tokens, first), graph.constant("row_axis", [0])
         positions = self._table(POSITIONS, shape.positions)
@@ -77,8 +101,7 @@ class _Encoder:
 
     def layer(self, index: int, states: str) -> str:
         graph, prefix = self.graph, layer_prefix(index)
-        parts = [f"{prefix}attention.self.{part}" for part in ("query", "key", "value")]
-        query, key, value = self._linear(states, *parts)
+        query, key, value = self._linear(states, *(prefix + part for part in GROUPS[0]))
         heads = self.geometry.heads
         attended = graph.op("MultiHeadAttention", query, key, value, domain=MICROSOFT, num_heads=heads)
         (attended,) = self._linear(attended, f"{prefix}attention.output.dense")
@@ -120,7 +143,7 @@ class _Encoder:
         """The products of the states with matrices that read the same. In int8 the states are quantized once for all of
         them, with one scale and zero point for the whole text."""
         graph = self.graph
-        if not self.int8 or any(name in self._unquantized for name in names):
+        if not self.int8 or names[0] in self._unquantized:
             return [graph.op("Add", graph.op("MatMul", states, self._matrix(name)), self._bias(name)) for name in names]
         factors = self._smoothing.get(names[0])
         if factors is not None:
@@ -153,3 +176,42 @@ class _Encoder:
         if name.startswith("embeddings."):
             return self.source.tensor(name, self.geometry.hidden)
         return self.source.tensor(name, *self._shapes[name.split(".", 3)[3]])
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """What a written graph is. Its geometry has one token type: the first, which is folded into the positions."""
+
+    geometry: Geometry
+    pooling: str
+    precision: str  # "int8" or "fp32"
+    float32: tuple[str, ...]  # matrices and tables that an int8 graph has in float32, in the graph's order
+
+
+def read(folder: Path) -> Encoder:
+    """What the folder's GRAPH is. Raises what onnx does of a damaged one, a LookupError of a foreign one."""
+    graph = onnx.load(folder / GRAPH, load_external_data=False).graph
+    arrays = {each.name: each for each in graph.initializer}
+    nodes = {node.op_type: node for node in graph.node}
+    products = {node.input[1] for node in graph.node if node.op_type in ("MatMul", "MatMulIntegerToFloat")}
+    names = [name for name in arrays if name in products | {WORDS, POSITIONS}]
+    exact = tuple(name for name in names if arrays[name].data_type == TensorProto.FLOAT)
+    attributes = {
+        each.name: each for kind in ("MultiHeadAttention", "LayerNormalization") for each in nodes[kind].attribute
+    }
+    (vocabulary, hidden), (positions, _) = arrays[WORDS].dims, arrays[POSITIONS].dims
+    geometry = Geometry(
+        vocabulary,
+        hidden,
+        heads=attributes["num_heads"].i,
+        intermediate=arrays[f"{layer_prefix(0)}intermediate.dense"].dims[1],
+        layers=sum(name.endswith("intermediate.dense") for name in names),
+        positions=positions,
+        first_position=int(onnx.numpy_helper.to_array(arrays[FIRST_POSITION])[0]),
+        token_types=1,
+        norm_epsilon=float(f"{attributes['epsilon'].f:.6g}"),  # kept in float32
+    )
+    precision = "fp32" if len(exact) == len(names) else "int8"
+    return Encoder(
+        geometry, "mean" if "ReduceMean" in nodes else "cls", precision, exact if precision == "int8" else ()
+    )

@@ -6,7 +6,6 @@ nearly all there is to fetch, are brought into its cache here and go on where an
 shown with size and rate.
 """
 
-import fcntl
 import re
 from pathlib import Path
 
@@ -19,16 +18,17 @@ _SHA256 = re.compile("[0-9a-f]{64}")
 
 def fetch(repository: Repository) -> Path:
     """The folder of the repository's files that the catalog names. Raises SourceError."""
-    from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
-
     try:
-        if TORCH in repository.files and not constants.HF_HUB_OFFLINE:
+        from huggingface_hub import snapshot_download
+
+        if TORCH in repository.files:
             _resume(repository, TORCH)
         return Path(
             snapshot_download(repository.id, revision=repository.revision, allow_patterns=list(repository.files))
         )
-    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError, ValueError) as error:
+    except SourceError:
+        raise
+    except Exception as error:  # of the client, of the library that it speaks HTTP with, of the disk
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise SourceError(
             f"{repository.id} at {repository.revision} could not be fetched: {reason} Try again (it goes on where it "
@@ -40,6 +40,7 @@ def _resume(repository: Repository, name: str) -> None:
     """Have a file in the client's cache, as the blob that it looks for before it downloads."""
     from huggingface_hub import constants, get_hf_file_metadata, get_token, hf_hub_url, try_to_load_from_cache
     from huggingface_hub.file_download import http_get, repo_folder_name
+    from huggingface_hub.utils._fixes import WeakFileLock
 
     if isinstance(try_to_load_from_cache(repository.id, name, revision=repository.revision), str):
         return
@@ -49,25 +50,27 @@ def _resume(repository: Repository, name: str) -> None:
         return  # no hub of the usual kind, whose etag of a large file is its SHA-256: the client's own way is left
     if (pin := repository.files[name]) not in (None, facts.etag):
         raise SourceError(f"{url} has SHA-256 {facts.etag}, the catalog pins {pin}: it was not fetched.")
-    blobs = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=repository.id, repo_type="model"), "blobs")
-    blobs.mkdir(parents=True, exist_ok=True)
-    blob, part = blobs / facts.etag, blobs / f"{facts.etag}.part"
-    with part.open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # of several builds at once, one fetches
+    cache, folder = Path(constants.HF_HUB_CACHE), repo_folder_name(repo_id=repository.id, repo_type="model")
+    blob, lock = cache / folder / "blobs" / facts.etag, cache / ".locks" / folder / f"{facts.etag}.lock"
+    part = blob.with_suffix(".part")
+    for path in (blob, lock):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with WeakFileLock(lock):  # the client's own: of several downloads at once, one fetches
         if blob.exists():
             return
-        if file.tell() > facts.size:
-            file.truncate(0)
-        headers = {"authorization": f"Bearer {token}"} if (token := get_token()) else {}
-        http_get(
-            url,
-            file,
-            resume_size=file.tell(),
-            headers=headers,
-            expected_size=facts.size,
-            displayed_filename=name,
-        )
-        file.flush()
+        with part.open("ab") as file:
+            if file.tell() > facts.size:
+                file.seek(0)
+                file.truncate()
+            headers = {"authorization": f"Bearer {token}"} if (token := get_token()) else {}
+            http_get(
+                url,
+                file,
+                resume_size=file.tell(),
+                headers=headers,
+                expected_size=facts.size,
+                displayed_filename=name,
+            )
         if (found := sha256(part)) != facts.etag:
             part.unlink()
             raise SourceError(f"{url} came damaged (SHA-256 {found}, announced {facts.etag}). Try again.")

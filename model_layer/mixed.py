@@ -17,7 +17,7 @@ import onnxruntime
 from onnx import helper
 
 from handler.engine.manifest import GRAPH, WEIGHTS
-from model_layer import run, verify
+from model_layer import parity, run
 from model_layer.catalog import Thresholds
 from model_layer.run import Outputs
 
@@ -42,14 +42,14 @@ class Bench:
         return run.outputs(self.layer, self.inputs, self.control, encoder)
 
     def shortfalls(self, found: Outputs, thresholds: Thresholds) -> list[str]:
-        return list(verify.shortfalls(verify.parity(found, self.reference), thresholds))
+        return list(parity.shortfalls(parity.figures(found, self.reference), thresholds))
 
 
 def needed(
     bench: Bench, thresholds: Thresholds, folder: Path, progress: Callable[[str], None]
 ) -> tuple[str, ...] | None:
-    """The matrices of a layer in int8 that must be in float32 for it to pass, what hurts most first; None where it
-    would not pass with all of them. `folder`: an empty one, on the layer's own disk."""
+    """The matrices of a layer in int8 that must be in float32 for it to pass, what hurts most first; None where all
+    but one would not do, for with all it is in fp32. `folder`: an empty one, on the layer's own disk."""
     variants = _Variants(bench.layer, bench.unquantized, folder)
     ids = list(run.token_ids(bench.layer, _sample(bench.inputs)))
     exact = list(_vectors(bench.unquantized / GRAPH, ids))
@@ -67,11 +67,11 @@ def needed(
         progress(f"{len(names)} in float32: {'; '.join(short) or 'passes'}")
         return not short
 
-    most = 1
+    most, limit = 1, len(ranked) - 1
     while not passes(most):
-        if most == len(ranked):
+        if most == limit:
             return None
-        most = min(2 * most, len(ranked))
+        most = min(2 * most, limit)
     least = most // 2 + 1  # half as many did not pass
     while least < most:
         middle = (least + most) // 2

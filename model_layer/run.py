@@ -31,10 +31,12 @@ def token_ids(layer: Path, texts: Sequence[str]) -> Iterator[npt.NDArray[np.int6
 
 @dataclass(frozen=True)
 class Outputs:
-    """`dense` float32 [texts, dimensions]; `sparse`: weight by token id of each text, empty without that head."""
+    """`dense` float32 [texts, dimensions]; `sparse`: weight by token id of each text, empty without that head;
+    `finite`: whether every number of every output was, multi-vectors included."""
 
     dense: npt.NDArray[np.float32]
     sparse: list[dict[int, float]]
+    finite: bool = True
 
 
 def outputs(
@@ -48,15 +50,15 @@ def outputs(
     head = session(layer / heads.GRAPH) if (layer / heads.GRAPH).is_file() else None
     dense: list[npt.NDArray[np.float32]] = []
     sparse: list[dict[int, float]] = []
+    finite = True
     for ids in token_ids(layer, texts):
-        if head is None:
-            dense.append(encoder.run(["dense"], {"input_ids": ids})[0][0])
-            continue
-        vectors, states = encoder.run(["dense", "token_states"], {"input_ids": ids})
-        dense.append(vectors[0])
-        [weights] = head.run(["sparse"], {"token_states": states})
-        sparse.append(terms(ids[0], weights[0], control))
-    return Outputs(np.stack(dense), sparse)
+        found = encoder.run(["dense", "token_states"] if head else ["dense"], {"input_ids": ids})
+        dense.append(found[0][0])
+        if head:
+            found += head.run(["sparse", "multi_vector"], {"token_states": found[1]})
+            sparse.append(terms(ids[0], found[2][0], control))
+        finite = finite and all(np.isfinite(each).all() for each in found)
+    return Outputs(np.stack(dense), sparse, bool(finite))
 
 
 def terms(ids: npt.NDArray[np.int64], weights: npt.NDArray[np.float32], control: Collection[int]) -> dict[int, float]:

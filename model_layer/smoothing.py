@@ -27,12 +27,7 @@ ALPHA = 0.8
 # least, and no factor is further from 1 than this, so that it cannot swamp the text's one scale.
 _QUIETEST = 0.1
 _MOST = 8.0
-# Matrices that read the same stand together.
-SMOOTHED = (
-    ("attention.self.query", "attention.self.key", "attention.self.value"),
-    ("intermediate.dense",),
-    ("output.dense",),
-)
+SMOOTHED = tuple(group for group in graph.GROUPS if group != ("attention.output.dense",))
 
 
 def factors(source: Source, geometry: Geometry, unquantized: Path, layer: Path, texts: Sequence[str]) -> graph.Factors:

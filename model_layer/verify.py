@@ -1,131 +1,99 @@
-"""How exact a layer is: its vectors against those of the unquantized graph, kept in the layer as `reference.npz`."""
+"""A finished layer judged: its files, what its manifest says, its numbers and its vectors."""
 
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from handler.engine import manifest
-from model_layer import run
-from model_layer.catalog import MODELS, Texts, Thresholds
-from model_layer.run import Outputs
-
-Matrix = npt.NDArray[np.float32]
-REFERENCE = "reference.npz"
+from handler.engine.manifest import GRAPH, Manifest
+from model_layer import cl100k, facts, graph, heads, parity, run
+from model_layer.catalog import MODELS
+from model_layer.checkpoint import provenance
+from model_layer.writer import floats
 
 # A layer that was verified on another CPU may differ by that CPU's products; by more, something is wrong with it.
 DRIFT = 0.002
 
-_TOP = 10  # sparse terms of a text, by weight, that the overlap looks at
-
-
-def texts(wanted: Texts) -> list[str]:
-    """Lines of the builder's own texts. Files named `pairs` have two lines on one matter each."""
-    folder = Path(__file__).parent / "texts"
-    files = [(folder / f"{name}.txt").read_text(encoding="utf-8").splitlines() for name in wanted.files]
-    return [line for lines in files for line in lines[: wanted.count]]
-
-
-def save_reference(path: Path, inputs: Sequence[str], reference: Outputs) -> None:
-    """Plain arrays, which numpy loads without running anything: texts as UTF-8 JSON, sparse terms in one row."""
-    pairs = [pair for each in reference.sparse for pair in each.items()]
-    with path.open("wb") as file:
-        np.savez(
-            file,
-            texts=np.frombuffer(json.dumps(list(inputs), ensure_ascii=False).encode(), np.uint8),
-            dense=reference.dense,
-            sparse_counts=np.array([len(each) for each in reference.sparse], np.int64),
-            sparse_ids=np.array([token for token, _ in pairs], np.int64),
-            sparse_weights=np.array([weight for _, weight in pairs], np.float32),
-        )
-
-
-def load_reference(path: Path) -> tuple[list[str], Outputs]:
-    with np.load(path, allow_pickle=False) as kept:
-        inputs: list[str] = json.loads(kept["texts"].tobytes())
-        pairs = iter(zip(kept["sparse_ids"].tolist(), kept["sparse_weights"].tolist(), strict=True))
-        sparse = [dict(next(pairs) for _ in range(count)) for count in kept["sparse_counts"].tolist()]
-        return inputs, Outputs(kept["dense"], sparse)
-
-
-def parity(found: Outputs, reference: Outputs) -> dict[str, float]:
-    """Figures of the manifest, of `texts` texts:
-
-    `mean_cosine`, `percentile_cosine` (the 1st percentile) and `least_cosine` of each text's dense vectors;
-    `spearman`, the rank correlation of the dot products of all pairs of texts; `neighbours`, the share of texts whose
-    nearest neighbour is the same text; `sparse_overlap`, the mean share of each text's ten strongest terms in common.
-    """
-    vectors, theirs = found.dense, reference.dense
-    cosines = np.einsum("ij,ij->i", vectors.astype(np.float64), theirs.astype(np.float64))
-    products = [each @ each.T for each in (vectors, theirs)]
-    upper = np.triu_indices(len(vectors), 1)
-    nearest = []
-    for each in products:
-        each = each.copy()
-        np.fill_diagonal(each, -np.inf)
-        nearest.append(each.argmax(axis=1))
-    figures = {
-        "texts": float(len(vectors)),
-        "mean_cosine": float(cosines.mean()),
-        "percentile_cosine": float(np.percentile(cosines, 1)),
-        "least_cosine": float(cosines.min()),
-        "spearman": float(np.corrcoef([_ranks(each[upper]) for each in products])[0, 1]),
-        "neighbours": float((nearest[0] == nearest[1]).mean()),
-    }
-    if reference.sparse:
-        shares = [_overlap(ours, other) for ours, other in zip(found.sparse, reference.sparse, strict=True)]
-        figures["sparse_overlap"] = float(np.mean(shares))
-    return {name: round(value, 6) for name, value in figures.items()}
-
-
-def _ranks(values: Matrix) -> npt.NDArray[np.float64]:
-    ranks = np.empty(len(values))
-    ranks[values.argsort()] = np.arange(len(values))
-    return ranks
-
-
-def _overlap(ours: dict[int, float], theirs: dict[int, float]) -> float:
-    strongest = [set(sorted(each, key=lambda token: -each[token])[:_TOP]) for each in (ours, theirs)]
-    return len(strongest[0] & strongest[1]) / len(strongest[1]) if strongest[1] else 1.0
-
-
-def shortfalls(figures: dict[str, float], thresholds: Thresholds) -> Iterator[str]:
-    for name, least in asdict(thresholds).items():
-        if least is not None and not figures[name] >= least:
-            yield f"{name} is {figures[name]}, at least {least} is required"
-
 
 def faults(folder: Path) -> tuple[list[str], dict[str, float]]:
-    """What is wrong with a finished layer, a sentence each, and its parity measured anew (empty if files are wrong).
+    """What is wrong with a finished layer, a sentence each, and its parity measured anew (empty if it was not).
 
-    Every file is hashed, every vector of the reference is made again. Raises manifest.LayerError without a manifest.
+    Every file is hashed, every vector of the reference is made again; of the manifest nothing is believed that the
+    catalog or the layer's files can say. What is built on a fault is not looked at. Raises manifest.LayerError without
+    a manifest.
     """
-    facts = manifest.load(folder)
-    if found := list(manifest.faults(facts, folder, hashes=True)):
-        return found, {}
-    if stray := {path.name for path in folder.iterdir()} - {manifest.NAME, *facts.files}:
-        return [f"{', '.join(sorted(stray))}: not in the manifest"], {}
-    if REFERENCE not in facts.files:
-        return [f"the manifest does not list {REFERENCE}"], {}
-    inputs, reference = load_reference(folder / REFERENCE)
-    figures = parity(run.outputs(folder, inputs, facts.control_ids), reference)
-    if (model := MODELS.get(facts.id)) is None:
-        found.append(f"{facts.id} is no model of the catalog")
-    else:
-        found += [
-            f"{name} is {getattr(facts, name)}, the catalog has {getattr(model, name)}"
-            for name in ("licence", "source", "revision", "weights")
-            if getattr(facts, name) != getattr(model, name)
-        ]
-        if facts.precision != "fp32":
-            found += shortfalls(figures, model.thresholds)
-    for name, value in figures.items():
-        recorded = facts.parity.get(name, float("nan"))
+    found = manifest.load(folder)
+    wrong: list[str] = []
+    try:
+        for judge in (partial(manifest.faults, hashes=True), _names, _facts, _numbers):
+            wrong.extend(judge(found, folder))
+            if wrong:
+                return wrong, {}
+        return _vectors(found, folder)
+    except Exception as error:  # onnx, onnxruntime, numpy and tokenizers raise what they like over a damaged file
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return [*wrong, f"its files cannot be read or do not belong together: {reason}"], {}
+
+
+def _names(found: Manifest, folder: Path) -> Iterator[str]:
+    """Of a model that is none, of files that it should have or should not."""
+    if (model := MODELS.get(found.id)) is None:
+        yield f"{found.id} is no model of the catalog"
+        return
+    wanted, there = facts.names(model), {path.name for path in folder.iterdir()} - {manifest.NAME}
+    if missing := wanted - found.files.keys():
+        yield f"{', '.join(sorted(missing))}: not there, and {model.id} has it"
+    if stray := there - (found.files.keys() & (wanted | {manifest.CL100K})):
+        yield f"{', '.join(sorted(stray))}: no file of a layer, or not in the manifest"
+    if manifest.CL100K in found.files and found.files[manifest.CL100K].sha256 != cl100k.SHA256:
+        yield f"{manifest.CL100K} is not the vocabulary that OpenAI publishes"
+
+
+def _facts(found: Manifest, folder: Path) -> Iterator[str]:
+    """Of a graph that is not the catalog's, and of what a build would write of these files in another way."""
+    model, encoder = MODELS[found.id], graph.read(folder)
+    if model.weights == "seeded":
+        model = model.with_layers(encoder.geometry.layers)
+    built = replace(model.geometry, token_types=1)
+    for name in (field.name for field in fields(built)):
+        if (has := getattr(encoder.geometry, name)) != (should := getattr(built, name)):
+            yield f"the graph has {name} {has}, {model.id} {should}"
+    if encoder.pooling != model.pooling:
+        yield f"the graph has {encoder.pooling} pooling, {model.id} {model.pooling}"
+
+    expected = facts.describe(model, folder, found.asked, provenance(model, found.sources))
+    expected = replace(expected, created=found.created, parity=found.parity, files=found.files)
+    for name in (field.name for field in fields(expected)):
+        if (says := getattr(found, name)) != (should := getattr(expected, name)):
+            yield f"the manifest says that {name} is {says!r}, it is {should!r}"
+
+
+def _numbers(found: Manifest, folder: Path) -> Iterator[str]:
+    """Of weights that are not finite, whether a text reads them or not."""
+    for graph_name in sorted({GRAPH, heads.GRAPH} & found.files.keys()):
+        for name, array in floats(folder / graph_name):
+            if not np.isfinite([array.min(), array.max()]).all():
+                yield f"{name} of {graph_name} holds NaN or infinity"
+
+
+def _vectors(found: Manifest, folder: Path) -> tuple[list[str], dict[str, float]]:
+    """What is wrong with the layer's outputs, and their parity anew."""
+    model = MODELS[found.id]
+    inputs, reference = parity.load_reference(folder / parity.REFERENCE)
+    if inputs != parity.texts(model.verification):
+        return [f"{parity.REFERENCE} holds other texts than this version's"], {}
+    outputs = run.outputs(folder, inputs, found.control_ids)
+    if not outputs.finite:
+        return ["some output of it is not finite"], {}
+    measured = parity.figures(outputs, reference)
+    wrong = list(parity.shortfalls(measured, model.thresholds))
+    for name in sorted(measured.keys() | found.parity.keys()):
+        value, recorded = (each.get(name, float("nan")) for each in (measured, found.parity))
         # Shares of texts move in whole texts.
         drift = DRIFT if "cosine" in name or name == "spearman" else 5 / len(inputs)
         if not abs(value - recorded) <= drift:
-            found.append(f"{name} is {value}, the manifest recorded {recorded}")
-    return found, figures
+            wrong.append(f"{name} is {value}, the manifest recorded {recorded}")
+    return wrong, measured

@@ -1,5 +1,6 @@
 """An ONNX graph being written: nodes and their names, and arrays as external data on page boundaries."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -79,3 +80,14 @@ class Writer:
         opsets = [helper.make_opsetid("", 21), helper.make_opsetid(MICROSOFT, 1)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=10, producer_name="emblet")
         path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def floats(path: Path) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
+    """The float32 arrays of a written graph by name, mapped from its weights file."""
+    for each in onnx.load(path, load_external_data=False).graph.initializer:
+        if each.data_location == TensorProto.EXTERNAL and each.data_type == TensorProto.FLOAT:
+            place = {entry.key: entry.value for entry in each.external_data}
+            yield (
+                each.name,
+                np.memmap(path.parent / place["location"], "<f4", "r", int(place["offset"]), tuple(each.dims)),
+            )

@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -82,15 +82,20 @@ def admin_key(tables: Tables) -> str:
 
 @pytest.fixture(scope="session")
 def service_env(ministack: MiniStack, tables: Tables, minilm: Path) -> dict[str, str]:
-    """The environment of a process that serves the small layer; `python` is the interpreter of these tests, as it is
-    the image's in an image."""
-    return ministack.env | {
+    return serving(ministack.env, tables, minilm)
+
+
+def serving(aws: dict[str, str], tables: Tables, layer: Path) -> dict[str, str]:
+    """The environment of a process that serves a layer; `python` is the interpreter of these tests, as it is the
+    image's in an image."""
+    return aws | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "MODEL_DIR": str(minilm),
+        "MODEL_DIR": str(layer),
         "KEYS_TABLE": tables.keys,
         "USAGE_TABLE": tables.usage,
         "LIMITS_TABLE": tables.limits,
         "PRICES_TABLE": tables.prices,
+        "ENTRIES_TABLE": tables.entries,
     }
 
 
@@ -106,3 +111,19 @@ def function_url(service_env: dict[str, str]) -> Iterator[FrontDoor]:
     """The function as Lambda runs it, behind its URL, with a reserved concurrency of 2."""
     with FrontDoor(ENTRY, service_env, cwd=HOUSE, size=2) as door:
         yield door
+
+
+_measured = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture(scope="session")
+def measured(pytestconfig: pytest.Config) -> Callable[[str], None]:
+    """Shows a line at the end of the run, whether tests pass or fail."""
+    return pytestconfig.stash.setdefault(_measured, []).append
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if lines := config.stash.get(_measured, None):
+        terminalreporter.section("measured")
+        for line in lines:
+            terminalreporter.line(line)

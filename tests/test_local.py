@@ -109,7 +109,7 @@ def test_a_missing_layer_says_how_to_build_it() -> None:
         text=True,
     )
     assert done.returncode == 1
-    assert "python -m model_layer build none" in done.stderr
+    assert "`python -m model_layer build`" in done.stderr
 
 
 def children(pid: int) -> set[int]:

@@ -1,14 +1,13 @@
 """`POST /v1/embeddings`."""
 
-import hashlib
 import time
-from datetime import UTC, datetime
+from collections.abc import Callable
 from functools import partial
 
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 
-from handler.api import auth, bodies
+from handler.api import auth, bodies, origin
 from handler.api.frame import JSON
 from handler.billing.keys import Caller
 from handler.billing.ledger import Work
@@ -16,8 +15,8 @@ from handler.service import Accepted, Door, Service
 
 router = APIRouter()
 
-# Kept of the time that Lambda gives a call, for what comes after the engine: a record that DynamoDB takes at its second
-# attempt only, and the answer's way out. Of a short call it is a part.
+# Kept of the time that Lambda gives a call, for what comes after the engine: a record that neither DynamoDB nor the
+# ledger queue takes, which can last two and a half seconds, and the answer's way out. Of a short call it is a part.
 _RESERVE_S, _RESERVE = 3.0, 0.2
 
 
@@ -25,12 +24,11 @@ _RESERVE_S, _RESERVE = 3.0, 0.2
 @router.post("/invocations")  # SageMaker's name for it
 async def embeddings(request: Request) -> Response:
     """Embed one text, or up to 2,048, as text or as token ids."""
-    came, door = datetime.now(UTC), _door(request)
+    came, door = origin.time(request), _door(request)
     service: Service = request.app.state.service
     caller = await auth.caller(request, service, "inference")
     raw = await bodies.read(request, service.settings.max_body_bytes)
-    work_id = request.state.request_id.removeprefix("req_")
-    accept = partial(_accept, service, raw, caller, door, work_id, came)
+    accept = partial(_accept, service, raw, caller, door, partial(origin.work, request, came))
     # Two steps, on threads of their own: what the engine has no time for is refused however many wait for it.
     accepted = await to_thread.run_sync(accept, limiter=request.app.state.readers)
     try:
@@ -56,6 +54,6 @@ def _door(request: Request) -> Door:
     return Door(state.room, auth.survives_redirects(request.headers), time.monotonic() + seconds)
 
 
-def _accept(service: Service, raw: bytes, caller: Caller, door: Door, work_id: str, came: datetime) -> Accepted:
-    work = Work(work_id, hashlib.sha256(raw).hexdigest()[:16], came, "http")
-    return service.accept(service.read(raw), caller, work, door)
+def _accept(service: Service, raw: bytes, caller: Caller, door: Door, work: Callable[[bytes], Work]) -> Accepted:
+    named = work(raw)
+    return service.accept(service.read(raw), caller, named, door)

@@ -1,6 +1,7 @@
 """What stands around every route: request id, headers, one log line, an envelope for whatever goes wrong, and the
 methods that no route has to know, HEAD and OPTIONS."""
 
+import contextlib
 import logging
 import time
 import traceback
@@ -28,6 +29,13 @@ def reply(error: ApiError) -> Response:
     return Response(error.body(), error.status, error.headers, JSON)
 
 
+def _own_id(scope: Scope) -> str | None:
+    """A function URL's own id of a request, 32 hex: the same event delivered twice is one request."""
+    with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError):
+        return uuid.UUID(scope["aws.event"]["requestContext"]["requestId"]).hex
+    return None
+
+
 class Frame:
     """The outermost middleware of ours. `scope["state"]` gets `request_id`; routes add `account` and `tokens`."""
 
@@ -40,7 +48,7 @@ class Frame:
             return
         start, method, asked, status = time.perf_counter(), scope["method"], scope["path"], 0
         state = scope.setdefault("state", {})
-        state["request_id"] = f"req_{uuid.uuid4().hex}"
+        state["request_id"] = f"req_{_own_id(scope) or uuid.uuid4().hex}"
         path = self.paths.canonical(asked)
         # HEAD is GET within: the server keeps the body back, so that all of the head is the same.
         scope = {**scope, "path": path, "method": "GET" if method == "HEAD" else method}

@@ -22,9 +22,10 @@ class Paths:
     def canonical(self, path: str) -> str:
         """The path that is meant: `//` and a trailing slash make no difference, nor does a missing `/v1`.
 
-        Never a redirect: that would lose the caller's key or turn a POST into a GET.
+        Never a redirect: that would lose the caller's key or turn a POST into a GET. A line feed is written as it was
+        sent, because Starlette's patterns end at one: `/health` and a line feed would be `/health`.
         """
-        parts = [part for part in path.split("/") if part]
+        parts = [part for part in path.replace("\n", "%0A").split("/") if part]
         if parts and parts[0] in self._bare:
             parts.insert(0, "v1")
         return "/" + "/".join(parts)

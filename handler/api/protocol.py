@@ -28,4 +28,6 @@ class Http11(H11Protocol):
         ]
         for event in (h11.Response(status_code=error.status, headers=headers), h11.Data(data=body), h11.EndOfMessage()):
             self.transport.write(self.conn.send(event) or b"")
+        if self.cycle is not None:
+            self.cycle.disconnected = True  # the request had begun: what is made of it has nowhere to go any more
         self.transport.close()

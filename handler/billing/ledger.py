@@ -1,88 +1,158 @@
-"""The ledger: one record per piece of work, written before its answer leaves, never changed and never deleted."""
+"""The ledger: one record per piece of work, written before its answer leaves, never changed and never deleted.
 
+`python -m handler.billing.ledger replay LOGFILE` writes what only the log could take (ledgertool.py).
+"""
+
+import logging
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime, timedelta
+from enum import Enum, auto
+from typing import TYPE_CHECKING
 
-from handler.store import StoreUnavailableError, reason
+from handler import store
+from handler.billing import budget, entries, records, retries
+from handler.billing.budget import Budget
+from handler.billing.entries import Seen
+from handler.billing.outbox import Outbox
+from handler.billing.puts import Met, Puts
+from handler.billing.records import Record
+from handler.billing.work import Attempt, Identity, Work
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
 
+__all__ = ["Attempt", "Identity", "Ledger", "Outcome", "Record", "Work"]
 
-@dataclass(frozen=True)
-class Work:
-    """The identity of a piece of work. `hash`: 16 hex of SHA-256 of an HTTP request's body; `time`: when it came in."""
+log = logging.getLogger(__name__)
 
-    id: str
-    hash: str
-    time: datetime
-    door: str
+_LONGEST = timedelta(days=3650)  # what waited anywhere may have been repeated meanwhile
 
 
-@dataclass(frozen=True)
-class Record:
-    """What was done for whom. `price` is USD per million tokens at that time."""
+class Outcome(Enum):
+    """What became of a record."""
 
-    work: Work
-    account: str
-    key_id: str
-    model: str
-    tokens: int
-    requests: int
-    price: Decimal
-
-    def key(self) -> dict[str, Any]:
-        """Partition `account#day#h`, where h is the hash's first digit: sixteen partitions a day. Sort key
-        `HH:MM#hash#SS.ffffff#id`, so that a minute's work of one body lies together."""
-        time = self.work.time.astimezone(UTC)
-        return {
-            "pk": {"S": f"{self.account}#{time:%Y-%m-%d}#{self.work.hash[0]}"},
-            "sk": {"S": f"{time:%H:%M}#{self.work.hash}#{time:%S.%f}#{self.work.id}"},
-        }
-
-    def item(self) -> dict[str, Any]:
-        return self.key() | {
-            "key_id": {"S": self.key_id},
-            "model": {"S": self.model},
-            "door": {"S": self.work.door},
-            "tokens": {"N": str(self.tokens)},
-            "requests": {"N": str(self.requests)},
-            "usd_per_mtok": {"N": str(self.price)},
-        }
+    BILLED = auto()
+    REPLAYED = auto()  # its work has been billed already
+    REUSED = auto()  # its identity is another work's; nothing was written
 
 
 class Ledger:
-    """The Usage table."""
+    """The Usage table, with the Entries beside it and, behind it, the queue for what it does not take.
 
-    def __init__(self, client: Callable[[], "DynamoDBClient"], table: str) -> None:
-        self._client, self._table = client, table
+    `window_s`: how far an SDK's attempts at one call may lie apart.
+    """
 
-    def write(self, record: Record) -> bool:
-        """Put the record where none is yet; False if it was there (a repeated write, or a lost answer's own retry).
+    def __init__(
+        self,
+        client: Callable[[], "DynamoDBClient"],
+        table: str,
+        entries_table: str = "",
+        outbox: Outbox | None = None,
+        window_s: int = 600,
+    ) -> None:
+        self._puts, self._outbox, self._window = Puts(client, table, entries_table), outbox, timedelta(seconds=window_s)
+        self._hurried = outbox is not None
 
-        Raises StoreUnavailableError if DynamoDB does not hold it: then the answer must not leave.
-        """
+    @property
+    def knows_identities(self) -> bool:
+        """Whether work that has an identity can be recorded."""
+        return bool(self._puts.entries)
+
+    def warm(self) -> None:
+        """Make the client and its connection before the first record has to; a table out of reach is only logged."""
         from botocore.exceptions import BotoCoreError, ClientError
 
-        client = self._client()
         try:
-            client.put_item(TableName=self._table, Item=record.item(), ConditionExpression="attribute_not_exists(pk)")
-        except client.exceptions.ConditionalCheckFailedException:
-            return False
+            self._holds({"pk": {"S": "none"}, "sk": {"S": "none"}})
         except (BotoCoreError, ClientError) as error:
-            # The write may have been done and its answer lost; what is recorded is answered.
-            if not self._holds(record):
-                raise StoreUnavailableError(reason(error, self._table)) from error
-        return True
+            log.warning("Usage table out of reach: %s", store.reason(error, self._puts.usage))
 
-    def _holds(self, record: Record) -> bool:
+    def write(self, record: Record) -> Outcome:
+        """Record a piece of work whose answer is made, within `budget.SECONDS`, or leave that to the ledger queue: then
+        it counts as billed, and is found a repetition where it is written.
+
+        Raises StoreUnavailableError only where there is no queue; then nothing is billed and no answer may leave.
+        """
+        try:
+            return self._write(record, datetime.now(UTC))
+        except store.StoreUnavailableError as error:
+            if self._outbox is None:
+                return self._certain(record, error)
+            self._outbox.keep(record)
+            return Outcome.BILLED
+
+    def settle(self, record: Record) -> Outcome:
+        """Write a record whose answer has left long since: any number of times, in any order with others, the same is
+        in the ledger. Raises StoreUnavailableError."""
+        outcome = self._write(record, record.work.time + _LONGEST)
+        if outcome is Outcome.REUSED:  # and yet it was answered
+            met = self._puts.put(record.item(), self._budget())
+            outcome = Outcome.BILLED if met is None else Outcome.REPLAYED
+        return outcome
+
+    def _write(self, record: Record, now: datetime) -> Outcome:
+        """`now`: until when other attempts at the same call may have been made."""
+        allowance = self._budget()
+        if record.work.identity is not None:
+            return self._write_named(record, allowance)
+        if retries.looks(record, now):
+            found = retries.find(self._puts, record, self._window, now, allowance)
+            if found.itself or found.excused or self._excuse(record, found.older, allowance):
+                return Outcome.REPLAYED
+        return _known(self._puts.put(record.item(), allowance), allowance)
+
+    def _write_named(self, record: Record, allowance: Budget) -> Outcome:
+        met = self._puts.put(record.item(), allowance, record)
+        if met is None or met.entry is None:
+            return _known(met, allowance)
+        match entries.seen(record, met.entry):
+            case Seen.ITSELF:
+                return _known(met, allowance)
+            case Seen.BEFORE:
+                return Outcome.REPLAYED
+            case Seen.OTHERWISE | Seen.LATER:
+                return Outcome.REUSED
+
+    def _excuse(self, record: Record, older: list[records.Item], allowance: Budget) -> bool:
+        """Whether one of these records excuses this one, and no other of its count."""
+        attempt, mine = record.work.attempt, {"S": record.work.id}
+        assert attempt is not None  # noqa: S101  (no other looks)
+        for each in older:
+            met = self._puts.put(record.excuse(each, attempt.count), allowance)
+            if met is None or (met.item or {}).get("work") == mine:
+                return True
+        return False
+
+    def _certain(self, record: Record, error: store.StoreUnavailableError) -> Outcome:
+        """Both attempts' answers may be lost and the record be there; what is recorded is answered."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
-            answer = self._client().get_item(TableName=self._table, Key=record.key(), ConsistentRead=True)
+            held = self._holds(record.key())
         except (BotoCoreError, ClientError):
-            return False
+            held = False
+        if not held:
+            raise error
+        return Outcome.BILLED
+
+    def _holds(self, key: records.Item) -> bool:
+        answer = self._puts.client().get_item(TableName=self._puts.usage, Key=key, ConsistentRead=True)
         return "Item" in answer
+
+    def _budget(self) -> Budget:
+        if self._hurried:
+            return Budget(budget.SECONDS, store.HURRIED_S)
+        return Budget(2 * store.TIMEOUT_S + budget.SECONDS, store.TIMEOUT_S)
+
+
+def _known(met: Met | None, allowance: Budget) -> Outcome:
+    """A put that found its own record there: an earlier attempt of ours has written it and its answer was lost, or the
+    same event has come twice."""
+    return Outcome.BILLED if met is None or allowance.failures else Outcome.REPLAYED
+
+
+if __name__ == "__main__":
+    from handler.billing import ledgertool
+
+    sys.exit(ledgertool.main())

@@ -14,8 +14,8 @@ TYPES = ("dense", "sparse", "multi_vector")
 DTYPES = ("float", "int8", "uint8", "binary", "ubinary")
 WIDTHS = ("float16", "float32")
 
-_SERVED_TYPES = ("dense",)
-_SERVED_DTYPES = ("float",)
+SERVED_TYPES = ("dense",)
+SERVED_DTYPES = ("float",)
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ def check(values: Mapping[str, Any], models: Models, rules: Rules) -> EmbeddingR
     truncate = fields.given(values, "truncate", bool)
     _check_types(values, model)
     dtype = fields.choice(values, "output_dtype", DTYPES)
-    if dtype is not None and dtype not in _SERVED_DTYPES:
-        served = fields.quoted(_SERVED_DTYPES)
+    if dtype is not None and dtype not in SERVED_DTYPES:
+        served = fields.quoted(SERVED_DTYPES)
         raise errors.NO_SUCH_DTYPE.error(param="output_dtype", model=model.id, name=dtype, dtypes=served)
     fields.choice(values, "multi_vector_dtype", WIDTHS)
     return EmbeddingRequest(model, texts, encoding_format, arrays, rules.truncate if truncate is None else truncate)
@@ -80,6 +80,6 @@ def _check_types(values: Mapping[str, Any], model: Model) -> None:
         if name not in TYPES:
             raise errors.INVALID_VALUE.error(param="embedding_types", value=name, values=fields.quoted(TYPES))
     for name in names:
-        if name not in _SERVED_TYPES:
-            outputs = fields.quoted(_SERVED_TYPES)
+        if name not in SERVED_TYPES:
+            outputs = fields.quoted(SERVED_TYPES)
             raise errors.NO_SUCH_OUTPUT.error(param="embedding_types", model=model.id, name=name, outputs=outputs)

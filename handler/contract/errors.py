@@ -114,6 +114,10 @@ NO_SUCH_OUTPUT = Problem(
 NO_SUCH_DTYPE = Problem(
     400, _INVALID, "unsupported_value", "Model '{model}' gives no '{name}' numbers. It gives: {dtypes}."
 )
+IDEMPOTENCY_KEY = Problem(
+    400, _INVALID, "invalid_idempotency_key", "Idempotency-Key must be 1 to 255 printable ASCII characters."
+)
+KEY_REUSED = Problem(400, _INVALID, "idempotency_key_reused", "This Idempotency-Key was used with a different request.")
 NO_KEY = Problem(
     401,
     _INVALID,

@@ -82,10 +82,18 @@ _OF_A_LIMIT = tuple(name for name in _HEADERS if name.startswith("x-ratelimit"))
 _OF_AN_EMBEDDING = (*_OF_A_KEY, *_OF_A_LIMIT, "x-emblet-token-arrays", "x-emblet-replay", "server-timing")
 _OF_AN_ERROR = (*_OF_A_KEY, "x-should-retry", "retry-after", "retry-after-ms")
 
+_IDEMPOTENCY_KEY: Schema = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "A name of the caller's own for this request: with the same body it is billed once in 48 hours.",
+    "schema": {"type": "string", "pattern": "^[!-~]([ -~]{0,253}[!-~])?$"},
+}
+
 
 def _paths(models: Models) -> dict[str, Schema]:
     embed: Schema = {
         "summary": "Embed one text, or up to 2,048.",
+        "parameters": [_IDEMPOTENCY_KEY],
         "requestBody": {"required": True, "content": {JSON: {"schema": ref("EmbeddingRequest")}}},
         "responses": _responses("The embeddings, in the order of their inputs.", "EmbeddingResponse", _EMBEDDING),
     }

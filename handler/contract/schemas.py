@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from handler.contract.embeddings import DTYPES, FORMATS, MAX_TOKENS, TYPES, WIDTHS
+from handler.contract.embeddings import FORMATS, MAX_TOKENS, SERVED_DTYPES, SERVED_TYPES, WIDTHS
 from handler.contract.inputs import MAX_INPUTS
 from handler.contract.models import Model, Models
 
@@ -89,12 +89,12 @@ def _request(models: Models) -> Schema:
         ),
         embedding_types=_optional(
             "array",
-            "The outputs to return; a model's are told by `supports` in its row of `/v1/models`.",
-            items={"enum": list(TYPES)},
+            "The outputs to return.",
+            items={"enum": list(SERVED_TYPES)},
             minItems=1,
             default=["dense"],
         ),
-        output_dtype=_choice(DTYPES, "float", "Type of `embedding`'s numbers."),
+        output_dtype=_choice(SERVED_DTYPES, "float", "Type of `embedding`'s numbers."),
         multi_vector_dtype=_choice(WIDTHS, "float16", "Width of multi-vector base64."),
     )
 

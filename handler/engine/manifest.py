@@ -9,14 +9,16 @@ was not built without.
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin
 
 NAME = "manifest.json"
-FORMAT = 3
+FORMAT = 4
 GRAPH, WEIGHTS, TOKENIZER = "model.onnx", "weights.bin", "tokenizer.json"
 CL100K = "cl100k_base.tiktoken"
+LATEST = 253_402_300_799  # Unix seconds of the last moment that Python has a date for
 
 
 class LayerError(Exception):
@@ -38,7 +40,8 @@ class Manifest:
     owned_by: str
     description: str
     weights: str  # "real", or "seeded": the vectors mean nothing
-    licence: str
+    licence: str  # of weights and tokenizer
+    cl100k_licence: str | None  # of the vocabulary of OpenAI's token ids, where the layer holds it
     source: str
     revision: str | None
     created: int  # Unix seconds
@@ -50,7 +53,8 @@ class Manifest:
     layers: int
     pooling: str  # "cls" or "mean"
     outputs: tuple[str, ...]  # "dense" and what else can be fetched
-    precision: str  # "int8" or "fp32"
+    asked: str  # --precision of the build: "int8", "mixed" or "fp32"
+    precision: str  # what came of it: "int8" or "fp32"
     float32: tuple[str, ...]  # matrices of an int8 layer that are left in float32
     target: str  # "cpu"
     onnxruntime: str  # version it was verified with
@@ -71,24 +75,44 @@ class Manifest:
 
 
 def load(folder: Path) -> Manifest:
-    """The manifest of a layer. Raises LayerError where there is none, or one of another format."""
+    """The manifest of a layer. Raises LayerError where there is none, or one of another format or with fields that are
+    not of their types."""
     try:
         values: Any = json.loads((folder / NAME).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise LayerError(
             f"No model layer in {folder}. Build one with `python -m model_layer build`, or point MODEL_DIR at one."
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise LayerError(f"{folder / NAME} cannot be read: {error}. Build the layer again.") from None
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise LayerError(f"{folder} has not the layer format {FORMAT}, which this version reads. Build it again.")
     try:
-        values["files"] = {name: File(**file) for name, file in values["files"].items()}
-        for name in ("aliases", "outputs", "float32", "cpu", "unpinned", "control_ids"):
-            values[name] = tuple(values[name])
-        return Manifest(**values)
-    except (TypeError, KeyError, AttributeError) as error:
+        facts: Manifest = _typed(values, Manifest, NAME)
+        if not 0 <= facts.created <= LATEST:
+            raise TypeError(f"created is {facts.created}, which is no time")
+    except TypeError as error:
         raise LayerError(f"{folder / NAME} is not a manifest: {error}. Build the layer again.") from None
+    return facts
+
+
+def _typed(value: Any, kind: Any, name: str) -> Any:
+    """What JSON has for a field of this type. Raises TypeError with the field's name."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is UnionType:  # something or None
+        return None if value is None else _typed(value, parts[0], name)
+    if origin is tuple and isinstance(value, list):
+        return tuple(_typed(each, parts[0], name) for each in value)
+    if origin is dict and isinstance(value, dict):
+        return {key: _typed(each, parts[1], f"{name}.{key}") for key, each in value.items()}
+    if isinstance(kind, type) and is_dataclass(kind) and isinstance(value, dict):
+        kinds = {field.name: field.type for field in fields(kind)}
+        if odd := kinds.keys() ^ value.keys():
+            raise TypeError(f"{', '.join(sorted(odd))} of {name} is missing or unknown")
+        return kind(**{key: _typed(value[key], each, key) for key, each in kinds.items()})
+    if type(value) is kind or (kind is float and type(value) is int):
+        return value
+    raise TypeError(f"{name} is {value!r}")
 
 
 def sha256(path: Path) -> str:

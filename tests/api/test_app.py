@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 from handler import store
 from handler.api.app import create_app
 from handler.billing import keys
-from handler.billing.ledger import Ledger, Record
+from handler.billing.ledger import Ledger, Outcome, Record
 from handler.contract.errors import ApiError
 from handler.engine.engine import Engine, NonFiniteVectorError
 from handler.service import Service
@@ -44,7 +44,12 @@ def test_before_the_model_is_loaded_work_is_503_and_the_process_is_alive(http: T
     assert http.get("/health").status_code == 200
     for answer in (http.get("/ready"), http.get("/ping"), http.post("/v1/embeddings", json=BODY)):
         assert answer.status_code == 503
-        assert answer.json()["error"]["code"] == "model_loading"
+        assert answer.json()["error"] == {
+            "message": "The model is loading. Please try again in 2 seconds.",
+            "type": "service_unavailable_error",
+            "param": None,
+            "code": "model_loading",
+        }
         assert 1 <= int(answer.headers["retry-after"]) <= 10
         assert int(answer.headers["retry-after-ms"]) == 1000 * int(answer.headers["retry-after"])
 
@@ -112,7 +117,7 @@ def test_the_record_is_written_after_the_answer_is_made_and_before_it_leaves(
     steps: list[str] = []
     write, render = Ledger.write, __import__("handler.render", fromlist=["embeddings"]).embeddings
 
-    def written(self: Ledger, record: Record) -> bool:
+    def written(self: Ledger, record: Record) -> Outcome:
         steps.append("recorded")
         return write(self, record)
 

@@ -112,7 +112,7 @@ def test_the_sdk_finds_them_too(door: Door, inference_key: str) -> None:
     assert (refused.value.code, refused.value.param) == ("model_not_found", "model")
 
 
-@pytest.mark.parametrize("name", ["none", "all-MiniLM-l6-V2", "a/b/c", "%20", "Ω"])
+@pytest.mark.parametrize("name", ["none", "all-MiniLM-l6-V2", "a/b/c", "%20", "a%0Ab", "Ω"])
 def test_an_unknown_model_is_404(door: Door, name: str) -> None:
     answer = door.ask("GET", f"/v1/models/{name}")
     assert answer.status_code == 404

@@ -274,6 +274,8 @@ def test_an_embedded_request_leaves_one_record_and_a_refused_one_none(
         "tokens": {"N": str(answer.json()["usage"]["prompt_tokens"])},
         "requests": {"N": "1"},
         "usd_per_mtok": {"N": "0.01"},
+        "attempt": {"N": "0"},
+        "body": {"S": hashlib.sha256(answer.request.content).hexdigest()},
     }
     assert answer.json()["usage"]["prompt_tokens"] == 5
     [row] = [row for row in tables.key_rows() if row["key_id"]["S"] == key_id]

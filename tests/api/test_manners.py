@@ -138,7 +138,8 @@ def test_allow_lists_what_all_routes_of_a_path_take() -> None:
         ("GET", "/v1/embeddings/x", "Invalid URL (GET /v1/embeddings/x)"),
         ("GET", "/%ff%fe", "Invalid URL (GET /��)"),
         ("GET", "/a%00b", "Invalid URL (GET /a\x00b)"),
-        ("GET", "/a%0d%0ab", "Invalid URL (GET /a\r\nb)"),
+        ("GET", "/a%0d%0ab", "Invalid URL (GET /a\r%0Ab)"),
+        ("GET", "/health%0a", "Invalid URL (GET /health%0A)"),
         ("GET", "/a%3fb%23c", "Invalid URL (GET /a?b#c)"),
         ("GET", "/metrics", "Invalid URL (GET /metrics)"),
         ("GET", "/x" * 10_000, f"Invalid URL (GET {'/x' * 32}…)"),
@@ -197,6 +198,11 @@ def test_no_route_leaves_checking_to_the_framework() -> None:
 
 # What is no HTTP
 
+UNREADABLE = {
+    400: "The server could not read your request as HTTP/1.1.",
+    431: "The address and headers of your request are larger than are read here.",
+}
+
 
 @pytest.mark.parametrize(
     ("sent", "status"),
@@ -215,15 +221,29 @@ def test_what_the_server_cannot_read_is_refused_in_the_envelope(plain: PlainServ
     head, body = _raw(plain, sent)
     answer = httpx.Response(head.status_code, headers=head.headers, content=body)
     assert answer.status_code == status
-    assert envelope(answer)["type"] == "invalid_request_error"
+    assert envelope(answer) == {
+        "message": UNREADABLE[status],
+        "type": "invalid_request_error",
+        "param": None,
+        "code": None,
+    }
     assert answer.headers["connection"] == "close"
 
 
-def test_a_body_whose_chunks_are_broken_is_400(plain: PlainServer, inference_key: str) -> None:
-    head = f"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {inference_key}\r\n"
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/nowhere"])
+def test_a_body_whose_chunks_are_broken_is_400_and_nothing_else(
+    plain: PlainServer, inference_key: str, path: str
+) -> None:
+    head = f"POST {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {inference_key}\r\n"
     answer, body = _raw(plain, head.encode() + b"transfer-encoding: chunked\r\n\r\nzz\r\n")
     assert answer.status_code == 400
-    assert b"could not read your request as HTTP/1.1" in body
+    assert envelope(httpx.Response(400, headers=answer.headers, content=body)) == {
+        "message": UNREADABLE[400],
+        "type": "invalid_request_error",
+        "param": None,
+        "code": None,
+    }
+    assert "Traceback" not in plain.log
 
 
 def test_what_follows_an_answer_and_is_no_http_ends_the_connection_alone(plain: PlainServer) -> None:

@@ -79,7 +79,7 @@ def test_the_tables_are_protected_as_the_parameter_says(
         stack = cloudformation.deploy(template, ministack.endpoint, forward_to=address, parameters=parameters)
     tables = cloudformation.client("dynamodb", ministack.endpoint)
 
-    for output in ("KeysTable", "UsageTable", "LimitsTable"):
+    for output in ("KeysTable", "UsageTable", "LimitsTable", "EntriesTable"):
         table = tables.describe_table(TableName=stack.outputs[output])["Table"]
         assert table["DeletionProtectionEnabled"] is protected
         assert table["BillingModeSummary"]["BillingMode"] == "PAY_PER_REQUEST"

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from handler.billing import outbox
 from handler.results import PREFIX
 from handler.settings import Settings
 from model_layer.catalog import MODELS
@@ -121,6 +122,8 @@ def test_the_function_has_exactly_the_rights_it_uses(resources: dict[str, Any]) 
         ("dynamodb:Query", "Usage", "Arn"),
         ("dynamodb:UpdateItem", "Limits", "Arn"),
         ("dynamodb:Query", "Prices", "Arn"),
+        ("dynamodb:PutItem", "Entries", "Arn"),
+        ("sqs:SendMessage", "LedgerQueue", "Arn"),
         ("logs:CreateLogStream", "EmbedLogs", "Arn"),
         ("logs:PutLogEvents", "EmbedLogs", "Arn"),
     }
@@ -166,7 +169,7 @@ def test_the_alias_moves_with_a_new_image_and_with_a_changed_property(source: Te
 def test_every_table_is_on_demand_encrypted_recoverable_and_outlives_the_stack(resources: dict[str, Any]) -> None:
     tables = of_type(resources, "AWS::DynamoDB::Table")
 
-    assert set(tables) == {"Keys", "Usage", "Limits", "Prices"}
+    assert set(tables) == {"Keys", "Usage", "Limits", "Prices", "Entries"}
     for table in tables.values():
         properties = table["Properties"]
         assert (table["DeletionPolicy"], table["UpdateReplacePolicy"]) == ("Retain", "Retain")
@@ -181,6 +184,65 @@ def test_the_tables_are_protected_from_deletion_unless_told_otherwise(
     tables = of_type(settled(source, **asked), "AWS::DynamoDB::Table")
 
     assert {each["Properties"]["DeletionProtectionEnabled"] for each in tables.values()} == {protected}
+
+
+def test_entries_alone_are_forgotten(resources: dict[str, Any]) -> None:
+    forgetting = {
+        name: table["Properties"]["TimeToLiveSpecification"]
+        for name, table in of_type(resources, "AWS::DynamoDB::Table").items()
+        if "TimeToLiveSpecification" in table["Properties"]
+    }
+
+    assert forgetting == {"Entries": {"AttributeName": "ttl", "Enabled": True}}
+
+
+def test_a_record_that_waits_is_kept_as_long_as_a_queue_can_and_outlives_the_stack(resources: dict[str, Any]) -> None:
+    queues = of_type(resources, "AWS::SQS::Queue")
+
+    assert set(queues) == {"LedgerQueue", "LedgerDeadLetters"}
+    for queue in queues.values():
+        assert queue["Properties"]["MessageRetentionPeriod"] == 14 * 86400
+        assert (queue["DeletionPolicy"], queue["UpdateReplacePolicy"]) == ("Retain", "Retain")
+    redrive = queues["LedgerQueue"]["Properties"]["RedrivePolicy"]
+    assert redrive["deadLetterTargetArn"] == {"Fn::GetAtt": ["LedgerDeadLetters", "Arn"]}
+    # An hour without DynamoDB, at the least, is no reason to call a message dead.
+    assert redrive["maxReceiveCount"] * queues["LedgerQueue"]["Properties"]["VisibilityTimeout"] > 3600
+
+
+def test_the_metric_of_the_log_line_is_the_one_that_alarms(resources: dict[str, Any]) -> None:
+    alarm = resources["LedgerLostRecords"]["Properties"]
+
+    assert (alarm["Namespace"], alarm["MetricName"]) == (outbox.NAMESPACE, outbox.METRIC)
+    assert alarm["Dimensions"] == [{"Name": "FunctionName", "Value": {"Ref": "Embed"}}]
+    assert (alarm["Statistic"], alarm["Threshold"], alarm["ComparisonOperator"]) == ("Sum", 0, "GreaterThanThreshold")
+
+
+@pytest.mark.parametrize(
+    ("alarm", "metric", "queue"),
+    [
+        ("LedgerIsLate", "ApproximateAgeOfOldestMessage", "LedgerQueue"),
+        ("LedgerHasDeadLetters", "ApproximateNumberOfMessagesVisible", "LedgerDeadLetters"),
+    ],
+)
+def test_a_queue_that_is_not_emptied_raises_an_alarm(
+    resources: dict[str, Any], alarm: str, metric: str, queue: str
+) -> None:
+    properties = resources[alarm]["Properties"]
+
+    assert (properties["Namespace"], properties["MetricName"]) == ("AWS/SQS", metric)
+    assert properties["Dimensions"] == [{"Name": "QueueName", "Value": {"Fn::GetAtt": [queue, "QueueName"]}}]
+    assert properties["ComparisonOperator"] == "GreaterThanThreshold"
+
+
+def test_alarms_go_to_the_topic_that_is_named(source: Template) -> None:
+    topic = "arn:aws:sns:us-east-1:123456789012:operators"
+
+    def actions(resources: dict[str, Any]) -> set[str]:
+        alarms = of_type(resources, "AWS::CloudWatch::Alarm").values()
+        return {each for alarm in alarms for each in alarm["Properties"].get("AlarmActions", ["nowhere"])}
+
+    assert actions(settled(source, AlarmTopic=topic)) == {topic}
+    assert actions(settled(source)) == {"nowhere"}
 
 
 def test_the_bucket_of_large_answers_is_private_and_forgets_them(resources: dict[str, Any]) -> None:
@@ -221,6 +283,8 @@ def test_every_variable_the_template_sets_is_one_the_function_reads(resources: d
     assert variables["USAGE_TABLE"] == {"Ref": "Usage"}
     assert variables["LIMITS_TABLE"] == {"Ref": "Limits"}
     assert variables["PRICES_TABLE"] == {"Ref": "Prices"}
+    assert variables["ENTRIES_TABLE"] == {"Ref": "Entries"}
+    assert variables["LEDGER_QUEUE"] == {"Ref": "LedgerQueue"}
 
 
 def test_a_parameter_offers_what_its_setting_takes_and_has_its_default(
@@ -278,5 +342,7 @@ def test_outputs_are_what_an_operator_needs_next(source: Template) -> None:
         "UsageTable": {"Ref": "Usage"},
         "LimitsTable": {"Ref": "Limits"},
         "PricesTable": {"Ref": "Prices"},
+        "EntriesTable": {"Ref": "Entries"},
+        "LedgerQueue": {"Ref": "LedgerQueue"},
         "ResultsBucket": {"Ref": "Results"},
     }

@@ -39,104 +39,103 @@ def test_a_text_is_cut_only_where_that_is_asked_for_and_the_answer_says_which(
 # Refusals, to the letter
 
 
-@pytest.mark.parametrize(
-    ("fields", "code", "param", "message"),
-    [
-        ({"input": None}, "missing_required_parameter", "input", "Missing required parameter: 'input'."),
-        (
-            {"input": []},
-            "empty_array",
-            "input",
-            "Invalid 'input': empty array. Expected an array with minimum length 1.",
-        ),
-        (
-            {"input": [[]]},
-            "empty_array",
-            "input[0]",
-            "Invalid 'input[0]': empty array. Expected an array with minimum length 1.",
-        ),
-        (
-            {"input": {"text": "a"}},
-            "invalid_type",
-            "input",
-            "Invalid type for 'input': expected a string or an array, but got an object instead.",
-        ),
-        (
-            {"input": ["a", "b", "c", 4]},
-            "invalid_type",
-            "input[3]",
-            "Invalid type for 'input[3]': expected a string, but got an integer instead.",
-        ),
-        (
-            {"input": [[1], [1], [1], [1, 1, 1, 1, 1, 1, 1, True]]},
-            "invalid_type",
-            "input[3][7]",
-            "Invalid type for 'input[3][7]': expected an integer, but got a boolean instead.",
-        ),
-        (
-            {"input": [1, 2.0]},
-            "invalid_type",
-            "input[1]",
-            "Invalid type for 'input[1]': expected an integer, but got a number instead.",
-        ),
-        (
-            {"input": ["a"] * 2049},
-            "array_above_max_length",
-            "input",
-            "Invalid 'input': array too long. Expected at most 2048 inputs, but got 2049.",
-        ),
-        (
-            {"input": [[1]] * 2049},
-            "array_above_max_length",
-            "input",
-            "Invalid 'input': array too long. Expected at most 2048 inputs, but got 2049.",
-        ),
-        (
-            {"input": [[1], [7, 100256]]},
-            "invalid_token_id",
-            "input[1]",
-            "Invalid 'input[1]': token id 100256 at position 1 is not in cl100k_base.",
-        ),
-        (
-            {"input": [-1]},
-            "invalid_token_id",
-            "input[0]",
-            "Invalid 'input[0]': token id -1 at position 0 is not in cl100k_base.",
-        ),
-        (
-            {"input": [10**100]},
-            "invalid_token_id",
-            "input[0]",
-            f"Invalid 'input[0]': token id 1{'0' * 63}… at position 0 is not in cl100k_base.",
-        ),
-        (
-            {"encoding_format": "hex"},
-            "invalid_value",
-            "encoding_format",
-            "Invalid value: 'hex'. Supported values are: 'float', 'base64'.",
-        ),
-        ({"dimensions": 256}, "invalid_value", "dimensions", "This model does not support specifying dimensions."),
-        (
-            {"truncate": "true"},
-            "invalid_type",
-            "truncate",
-            "Invalid type for 'truncate': expected a boolean, but got a string instead.",
-        ),
-        (
-            {"embedding_types": ["dense", "multi_vector"]},
-            "unsupported_value",
-            "embedding_types",
-            f"Model '{MODEL}' has no 'multi_vector' output. It has: 'dense'.",
-        ),
-        (
-            {"output_dtype": "ubinary"},
-            "unsupported_value",
-            "output_dtype",
-            f"Model '{MODEL}' gives no 'ubinary' numbers. It gives: 'float'.",
-        ),
-    ],
-    ids=lambda value: repr(value)[:40],
-)
+REFUSED: list[tuple[dict[str, Any], str, str, str]] = [
+    ({"input": None}, "missing_required_parameter", "input", "Missing required parameter: 'input'."),
+    (
+        {"input": []},
+        "empty_array",
+        "input",
+        "Invalid 'input': empty array. Expected an array with minimum length 1.",
+    ),
+    (
+        {"input": [[]]},
+        "empty_array",
+        "input[0]",
+        "Invalid 'input[0]': empty array. Expected an array with minimum length 1.",
+    ),
+    (
+        {"input": {"text": "a"}},
+        "invalid_type",
+        "input",
+        "Invalid type for 'input': expected a string or an array, but got an object instead.",
+    ),
+    (
+        {"input": ["a", "b", "c", 4]},
+        "invalid_type",
+        "input[3]",
+        "Invalid type for 'input[3]': expected a string, but got an integer instead.",
+    ),
+    (
+        {"input": [[1], [1], [1], [1, 1, 1, 1, 1, 1, 1, True]]},
+        "invalid_type",
+        "input[3][7]",
+        "Invalid type for 'input[3][7]': expected an integer, but got a boolean instead.",
+    ),
+    (
+        {"input": [1, 2.0]},
+        "invalid_type",
+        "input[1]",
+        "Invalid type for 'input[1]': expected an integer, but got a number instead.",
+    ),
+    (
+        {"input": ["a"] * 2049},
+        "array_above_max_length",
+        "input",
+        "Invalid 'input': array too long. Expected at most 2048 inputs, but got 2049.",
+    ),
+    (
+        {"input": [[1]] * 2049},
+        "array_above_max_length",
+        "input",
+        "Invalid 'input': array too long. Expected at most 2048 inputs, but got 2049.",
+    ),
+    (
+        {"input": [[1], [7, 100256]]},
+        "invalid_token_id",
+        "input[1]",
+        "Invalid 'input[1]': token id 100256 at position 1 is not in cl100k_base.",
+    ),
+    (
+        {"input": [-1]},
+        "invalid_token_id",
+        "input[0]",
+        "Invalid 'input[0]': token id -1 at position 0 is not in cl100k_base.",
+    ),
+    (
+        {"input": [10**100]},
+        "invalid_token_id",
+        "input[0]",
+        f"Invalid 'input[0]': token id 1{'0' * 63}… at position 0 is not in cl100k_base.",
+    ),
+    (
+        {"encoding_format": "hex"},
+        "invalid_value",
+        "encoding_format",
+        "Invalid value: 'hex'. Supported values are: 'float', 'base64'.",
+    ),
+    ({"dimensions": 256}, "invalid_value", "dimensions", "This model does not support specifying dimensions."),
+    (
+        {"truncate": "true"},
+        "invalid_type",
+        "truncate",
+        "Invalid type for 'truncate': expected a boolean, but got a string instead.",
+    ),
+    (
+        {"embedding_types": ["dense", "multi_vector"]},
+        "unsupported_value",
+        "embedding_types",
+        f"Model '{MODEL}' has no 'multi_vector' output. It has: 'dense'.",
+    ),
+    (
+        {"output_dtype": "ubinary"},
+        "unsupported_value",
+        "output_dtype",
+        f"Model '{MODEL}' gives no 'ubinary' numbers. It gives: 'float'.",
+    ),
+]
+
+
+@pytest.mark.parametrize(("fields", "code", "param", "message"), REFUSED, ids=lambda value: repr(value)[:40])
 def test_a_refusal_says_what_is_wrong_and_where(
     server: Server, inference_key: str, fields: dict[str, Any], code: str, param: str, message: str
 ) -> None:

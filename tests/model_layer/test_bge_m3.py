@@ -3,61 +3,26 @@
 
 import json
 import os
-import re
 import shutil
 import subprocess
-import sysconfig
-import unicodedata
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
+import onnx
 import pytest
-from safetensors.numpy import save_file
-from tokenizers import Tokenizer
 
-from model_layer import build, catalog, run, smoothing, torchfile
-from model_layer.catalog import MODELS, Geometry, Model, Repository, Texts
+from model_layer import build, run, smoothing, torchfile
+from model_layer.catalog import MODELS, Thresholds
 from model_layer.checkpoint import SourceError
 from model_layer.sources import open_source
-from model_layer.tokenizer import layer_form
-
-HOUSE = Path(__file__).resolve().parents[2]
-REFERENCE = HOUSE / "tests/reference/bge_m3_small"
-CONTROL = ("<s>", "</s>", "<pad>", "<unk>", "<mask>")
-LINES = (Path(__file__).parent / "scripts.txt").read_text(encoding="utf-8").splitlines()
-ORIGIN = cast(Repository, MODELS["bge-m3"].origin)
-SMALL = replace(
-    MODELS["bge-m3"],
-    origin=replace(ORIGIN, files=dict.fromkeys(ORIGIN.files)),  # nobody pins these
-    geometry=Geometry(4001, hidden=32, heads=2, intermediate=64, layers=2, positions=8194, first_position=2,
-                      token_types=1, norm_epsilon=1e-5),
-    calibration=Texts(("calibration",), 20),
-    verification=Texts(("pairs",), 40),
-)  # fmt: skip
-
-
-def make(folder: Path, out: Path, precision: str = "fp32", model: Model = SMALL) -> Path:
-    build.build(model, open_source(model, out.parent, folder), precision, out, lambda _: None)
-    return out
-
-
-@pytest.fixture(scope="module")
-def layer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make(REFERENCE, tmp_path_factory.mktemp("bge-m3") / "fp32")
+from tests.model_layer.small import EASY, HOUSE, ORIGIN, REFERENCE, SMALL, make
 
 
 @pytest.fixture(scope="module")
 def reference() -> dict[str, Any]:
     return dict(np.load(REFERENCE / "reference.npz"))
-
-
-@pytest.fixture
-def repository(tmp_path: Path) -> Path:
-    """A copy of the repository, to be spoilt."""
-    return Path(shutil.copytree(REFERENCE, tmp_path / "repository"))
 
 
 def ours(layer: Path, ids: Any) -> tuple[Any, Any, Any]:
@@ -68,10 +33,10 @@ def ours(layer: Path, ids: Any) -> tuple[Any, Any, Any]:
 
 
 @pytest.mark.parametrize("index", range(9))
-def test_all_three_outputs_agree_with_torch(layer: Path, reference: dict[str, Any], index: int) -> None:
+def test_all_three_outputs_agree_with_torch(small: Path, reference: dict[str, Any], index: int) -> None:
     """The last of the texts has 8,192 tokens, and the second none but the specials."""
     ids = reference[f"{index}.ids"]
-    dense, sparse, rows = ours(layer, ids)
+    dense, sparse, rows = ours(small, ids)
     assert np.abs(dense - reference[f"{index}.dense"]).max() < 1e-4
     assert np.abs(sparse - reference[f"{index}.sparse"]).max() < 1e-4, "relu included"
     assert sparse.min() >= 0
@@ -85,13 +50,13 @@ def test_all_three_outputs_agree_with_torch(layer: Path, reference: dict[str, An
 
 
 def test_a_text_that_was_padded_there_has_the_vector_it_has_here_without(
-    layer: Path, reference: dict[str, Any]
+    small: Path, reference: dict[str, Any]
 ) -> None:
     """Positions do not count padding, and nothing attends to it."""
     padded = reference["padded"]
     assert len({len(reference[f"{index}.ids"]) for index in range(len(padded))}) > 5
     for index, theirs in enumerate(padded):
-        assert np.abs(ours(layer, reference[f"{index}.ids"])[0] - theirs).max() < 1e-4
+        assert np.abs(ours(small, reference[f"{index}.ids"])[0] - theirs).max() < 1e-4
 
 
 def test_the_references_have_terms_to_compare(reference: dict[str, Any]) -> None:
@@ -138,80 +103,13 @@ def test_another_first_position_would_be_seen(tmp_path: Path, reference: dict[st
     assert ours(layer, reference["0.ids"])[0] @ reference["0.dense"] < 0.999
 
 
-def test_the_manifest_lists_heads_and_files_and_what_no_pin_confirmed(layer: Path) -> None:
-    facts = json.loads((layer / "manifest.json").read_text())
+def test_the_manifest_lists_heads_and_files_and_what_no_pin_confirmed(small: Path) -> None:
+    facts = json.loads((small / "manifest.json").read_text())
     assert facts["outputs"] == ["dense", "token_states", "sparse", "multi_vector"]
     assert facts["control_ids"] == [0, 1, 2, 3, 4000]
     assert set(facts["sources"]) == set(facts["unpinned"]) == set(ORIGIN.files)
     assert facts["revision"] == "5617a9f61b028005a4858fdac845db406aefb181"
     assert {"heads.onnx", "heads.bin"} <= set(facts["files"])
-
-
-def corpus() -> list[str]:
-    """Our texts in two dozen languages, the standard library's source, every 50th assigned character in company, and
-    spellings that normalizers trip over: some 30,000 texts."""
-    texts = [line for path in (HOUSE / "model_layer/texts").glob("*.txt") for line in path.read_text().splitlines()]
-    library = Path(sysconfig.get_path("stdlib"))
-    sources = [path.read_text(errors="replace").splitlines() for path in sorted(library.glob("*.py"))]
-    texts += [line for lines in sources for line in lines[::5]]
-    assigned = [chr(code) for code in range(0x110000) if unicodedata.category(chr(code)) not in ("Cn", "Cs", "Co")]
-    texts += [f"a{first}{second} b{third}" for first, second, third in zip(*[iter(assigned[::50])] * 3, strict=False)]
-    odd = [
-        "",
-        " ",
-        "a  b\tc\nd",
-        "é e\u0301 ﬁ Ⅷ ①",
-        "😀👩‍👩‍👧",
-        "x" * 3000,
-        "\u200b\ufeff",
-        "\0",
-        "\u202eabc",
-        "ſ ﷺ ㌀",
-    ]
-    return [*LINES, *texts, *odd]
-
-
-def test_the_layers_tokenizer_gives_the_published_ones_ids() -> None:
-    published = (REFERENCE / "tokenizer.json").read_text(encoding="utf-8")
-    ours, theirs = Tokenizer.from_str(layer_form(published, 4001).text), Tokenizer.from_str(published)
-    assert json.loads(published)["normalizer"]["normalizers"][0]["type"] == "Precompiled", "sentencepiece's own"
-    assert theirs.padding
-    assert theirs.truncation
-    theirs.no_padding()
-    theirs.no_truncation()
-    texts = corpus()
-    assert len(texts) > 20_000
-    pairs = zip(texts, ours.encode_batch_fast(texts), theirs.encode_batch_fast(texts), strict=True)
-    assert [text for text, mine, other in pairs if mine.ids != other.ids and not spells_control(text)] == []
-
-
-def spells_control(text: str) -> bool:
-    return any(piece in text for piece in CONTROL)
-
-
-@pytest.mark.parametrize("piece", CONTROL)
-def test_no_text_reaches_a_control_piece(piece: str) -> None:
-    published = (REFERENCE / "tokenizer.json").read_text(encoding="utf-8")
-    ids = Tokenizer.from_str(layer_form(published, 4001).text).encode(f"a{piece} {piece} b").ids[1:-1]
-    assert not {0, 1, 2, 4000} & set(ids)
-    taken = Tokenizer.from_str(published).encode(f"a{piece} {piece} b").ids[1:-1]
-    assert {0, 1, 2, 3, 4000} & set(taken), "the published form takes it for the piece"
-
-
-def test_weights_as_safetensors_make_the_same_layer(repository: Path, tmp_path: Path, layer: Path) -> None:
-    arrays = torchfile.read(repository / "pytorch_model.bin")
-    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, repository / "model.safetensors")
-    (repository / "pytorch_model.bin").unlink()
-    again = make(repository, tmp_path / "again")
-    for name in ("model.onnx", "weights.bin", "heads.onnx", "heads.bin", "tokenizer.json"):
-        assert (again / name).read_bytes() == (layer / name).read_bytes(), name
-
-
-def test_weights_beside_the_pinned_ones_are_not_read(repository: Path, tmp_path: Path, layer: Path) -> None:
-    arrays = torchfile.read(repository / "pytorch_model.bin")
-    alien = {name: np.ascontiguousarray(array) + np.float32(1) for name, array in arrays.items()}
-    save_file(alien, repository / "model.safetensors")
-    assert (make(repository, tmp_path / "again") / "weights.bin").read_bytes() == (layer / "weights.bin").read_bytes()
 
 
 def test_a_channel_that_calibration_never_woke_does_not_swamp_a_text(tmp_path: Path) -> None:
@@ -225,116 +123,14 @@ def test_a_channel_that_calibration_never_woke_does_not_swamp_a_text(tmp_path: P
         assert (np.log2(factors) % 1 == 0).all(), "powers of two, which no processor rounds"
 
 
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-1000])
-
-
-def edit(path: Path, **values: Any) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | values))
-
-
-def kind(path: Path) -> None:
-    values = json.loads(path.read_text())
-    pieces = {piece: index for index, (piece, _) in enumerate(values["model"]["vocab"])}
-    values["model"] = {"type": "BPE", "vocab": pieces, "merges": []}
-    path.write_text(json.dumps(values))
-
-
-def shorten(path: Path) -> None:
-    values = json.loads(path.read_text())
-    del values["model"]["vocab"][2000]
-    path.write_text(json.dumps(values))
-
-
-def poison(path: Path) -> None:
-    """A file of torch's with a number that is none."""
-    raw = bytearray(path.read_bytes())
-    at = raw.index(b"data/5") + 4096
-    raw[at : at + 4000] = np.full(1000, np.nan, "<f4").tobytes()
-    path.write_bytes(raw)
-
-
-SPOILT: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "missing weights": (lambda at: (at / "pytorch_model.bin").unlink(), r"pytorch_model\.bin is missing"),
-    "missing head": (lambda at: (at / "sparse_linear.pt").unlink(), r"sparse_linear\.pt is missing"),
-    "missing pooling": (lambda at: (at / "1_Pooling/config.json").unlink(), r"1_Pooling/config\.json is missing"),
-    "truncated weights": (lambda at: cut(at / "pytorch_model.bin"), r"pytorch_model\.bin is truncated"),
-    "truncated head": (lambda at: cut(at / "colbert_linear.pt"), r"colbert_linear\.pt is truncated"),
-    "html for weights": (lambda at: (at / "pytorch_model.bin").write_text("<html>"), r"is truncated or no file of"),
-    "exchanged heads": (
-        lambda at: shutil.copyfile(at / "sparse_linear.pt", at / "colbert_linear.pt"),
-        r"colbert_linear\.weight in .* has shape \(1, 32\), expected \(32, 32\)",
-    ),
-    "weights of a head": (
-        lambda at: shutil.copyfile(at / "sparse_linear.pt", at / "pytorch_model.bin"),
-        r"has no tensor embeddings\.word_embeddings\.weight",
-    ),
-    "another size": (lambda at: edit(at / "config.json", hidden_size=48), "says hidden_size 48, bge-m3 has 32"),
-    "another activation": (lambda at: edit(at / "config.json", hidden_act="relu"), "says hidden_act relu, not gelu"),
-    "no json": (lambda at: (at / "config.json").write_text("{"), r"config\.json cannot be read"),
-    "another pooling": (
-        lambda at: edit(at / "1_Pooling/config.json", pooling_mode_cls_token=False),
-        "does not say cls pooling",
-    ),
-    "relative positions": (
-        lambda at: edit(at / "config.json", position_embedding_type="relative_key"),
-        "says position_embedding_type relative_key, not absolute",
-    ),
-    "a list for an object": (lambda at: (at / "config.json").write_text("[]"), r"config\.json .* no object"),
-    "no tokenizer": (lambda at: (at / "tokenizer.json").write_text("{"), r"tokenizer\.json"),
-    "an empty tokenizer": (lambda at: (at / "tokenizer.json").write_text("{}"), r"tokenizer\.json"),
-    "a tokenizer of another kind": (lambda at: kind(at / "tokenizer.json"), "BPE tokenizer: expected Unigram or Word"),
-    "a shorter vocabulary": (lambda at: shorten(at / "tokenizer.json"), "it has 4000 pieces, the model 4001"),
-    "no template": (lambda at: edit(at / "tokenizer.json", post_processor=None), "puts no tokens around a text"),
-}
-
-
-@pytest.mark.parametrize("name", SPOILT)
-def test_a_wrong_file_gets_one_clear_sentence(repository: Path, tmp_path: Path, name: str) -> None:
-    spoil, message = SPOILT[name]
-    spoil(repository)
-    with pytest.raises(SourceError, match=message) as caught:
-        make(repository, tmp_path / "never")
-    assert "\n" not in str(caught.value)
-    assert not (tmp_path / "never").exists()
-
-
-def test_a_file_that_does_not_match_its_pin_is_refused(tmp_path: Path) -> None:
-    pinned = replace(SMALL, origin=replace(ORIGIN, files={"config.json": "0" * 64}))
-    with pytest.raises(SourceError, match=r"config\.json has SHA-256 [0-9a-f]{64}, the catalog pins 0000"):
-        make(REFERENCE, tmp_path / "never", model=pinned)
-
-
-def test_a_pickle_that_names_anything_else_is_not_run(tmp_path: Path) -> None:
-    import os
-    import pickle
-    import zipfile
-
-    class Evil:
-        def __reduce__(self) -> Any:
-            return os.system, (f"touch {tmp_path / 'ran'}",)
-
-    with zipfile.ZipFile(tmp_path / "evil.pt", "w") as archive:
-        archive.writestr("evil/data.pkl", pickle.dumps({"weight": Evil()}, protocol=2))
-    with pytest.raises(torchfile.TorchFileError, match="which is no tensor"):
-        torchfile.read(tmp_path / "evil.pt")
-    assert not (tmp_path / "ran").exists()
-
-
 def test_int8_keeps_dense_vectors_and_terms_and_says_where_it_falls_short(tmp_path: Path) -> None:
-    easy = replace(SMALL, thresholds=catalog.Thresholds(0.98, 0.9, 0.9, 0.8, sparse_overlap=0.8))
+    easy = replace(SMALL, thresholds=Thresholds(0.98, 0.9, 0.9, 0.8, sparse_overlap=0.8))
     facts = json.loads((make(REFERENCE, tmp_path / "int8", "int8", easy) / "manifest.json").read_text())
     assert facts["precision"] == "int8"
     assert 0.8 <= facts["parity"]["sparse_overlap"] <= 1
-    strict = replace(SMALL, thresholds=catalog.Thresholds(0.999999, 0.9, None, None, sparse_overlap=0.999999))
+    strict = replace(SMALL, thresholds=Thresholds(0.999999, 0.9, None, None, sparse_overlap=0.999999))
     with pytest.raises(build.BuildError, match=r"mean_cosine is .* sparse_overlap is .* --precision fp32 passes"):
         make(REFERENCE, tmp_path / "strict", "int8", strict)
-
-
-def test_weights_that_are_no_numbers_are_refused_in_any_precision(repository: Path, tmp_path: Path) -> None:
-    poison(repository / "pytorch_model.bin")
-    with pytest.raises(build.BuildError, match="no finite vector"):
-        make(repository, tmp_path / "never")
 
 
 def test_a_matrix_that_does_not_exist_cannot_be_kept_in_float32(tmp_path: Path) -> None:
@@ -344,25 +140,37 @@ def test_a_matrix_that_does_not_exist_cannot_be_kept_in_float32(tmp_path: Path) 
 
 def test_matrices_on_the_measured_list_stay_in_float32(tmp_path: Path) -> None:
     name = "encoder.layer.1.output.dense"
-    easy = catalog.Thresholds(0.9, 0.5, None, None)
-    kept = make(REFERENCE, tmp_path / "kept", "int8", replace(SMALL, thresholds=easy, unquantized=(name,)))
-    import onnx
-
+    kept = make(REFERENCE, tmp_path / "kept", "int8", replace(EASY, unquantized=(name,)))
     kinds = {node.input[1]: node.op_type for node in onnx.load(kept / "model.onnx", load_external_data=False).graph.node
              if len(node.input) > 1}  # fmt: skip
     assert kinds[name] == "MatMul"
     assert kinds["encoder.layer.0.output.dense"] == "MatMulIntegerToFloat"
 
 
-def test_every_file_of_the_real_repository_is_pinned() -> None:
-    assert all(re.fullmatch("[0-9a-f]{64}", str(pin)) for pin in ORIGIN.files.values())
+def test_what_reads_the_same_stays_in_float32_together_and_is_listed(tmp_path: Path) -> None:
+    parts = [f"encoder.layer.1.attention.self.{part}" for part in ("query", "key", "value")]
+    kept = make(REFERENCE, tmp_path / "kept", "int8", replace(EASY, unquantized=(parts[1],)))
+    assert json.loads((kept / "manifest.json").read_text())["float32"] == parts
+    nodes = onnx.load(kept / "model.onnx", load_external_data=False).graph.node
+    assert {node.input[1] for node in nodes if node.op_type == "MatMul"} == set(parts)
 
 
-REAL = HOUSE / "model_layer/out/bge-m3"
+def test_every_figure_of_the_real_model_is_judged() -> None:
+    """Its int8 has not been seen yet: were a threshold missing, whatever came out would be built."""
+    wanted = Thresholds(mean_cosine=0.99, percentile_cosine=0.98, spearman=0.98, neighbours=0.95, sparse_overlap=0.9)
+    assert MODELS["bge-m3"].thresholds == wanted
 
 
-@pytest.mark.skipif(not (REAL / "manifest.json").is_file(), reason="the real weights are not here: build bge-m3 first")
-def test_the_model_cards_example_gives_its_published_similarities() -> None:
+OUT = HOUSE / "model_layer/out"
+REAL = [path for name in ("bge-m3", "bge-m3-mixed", "bge-m3-fp32") if (path := OUT / name).is_dir()]
+
+
+@pytest.mark.parametrize(
+    "real",
+    REAL or [pytest.param(None, marks=pytest.mark.skip(reason="the real weights are not here: build bge-m3 first"))],
+    ids=lambda path: path and path.name,
+)
+def test_the_model_cards_example_gives_its_published_similarities(real: Path) -> None:
     """The card of BAAI/bge-m3, whose figures were made in fp16."""
     queries = ["What is BGE M3?", "Defination of BM25"]
     passages = [
@@ -372,12 +180,12 @@ def test_the_model_cards_example_gives_its_published_similarities() -> None:
             "appearing in each document"
         ),
     ]
-    found = [ours(REAL, ids[0]) for ids in run.token_ids(REAL, queries + passages)]
+    found = [ours(real, ids[0]) for ids in run.token_ids(real, queries + passages)]
     dense = np.array([[found[q][0] @ found[p][0] for p in (2, 3)] for q in (0, 1)])
     assert np.abs(dense - [[0.6265, 0.3477], [0.3499, 0.678]]).max() < 0.02
     rows = [each[2] for each in found]
     colbert = [(rows[0] @ rows[p].T).max(axis=1).mean() for p in (2, 3)]
     assert np.abs(np.array(colbert) - [0.7797, 0.4620]).max() < 0.02
-    terms = run.outputs(REAL, [queries[0], passages[0]], (0, 1, 2, 3)).sparse
+    terms = run.outputs(real, [queries[0], passages[0]], (0, 1, 2, 3)).sparse
     lexical = sum(weight * terms[1].get(token, 0) for token, weight in terms[0].items())
     assert abs(lexical - 0.19554901123046875) < 0.02

@@ -1,114 +1,23 @@
 """The hub's own client against a small hub of ours on this machine: the real one cannot be asked for in a test."""
 
 import hashlib
-import http.server
-import json
 import os
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import cast
 
 import pytest
 
-from model_layer.catalog import MODELS, Repository
-
-HOUSE = Path(__file__).resolve().parents[2]
-REFERENCE = HOUSE / "tests/reference/bge_m3_small"
-ORIGIN = cast(Repository, MODELS["bge-m3"].origin)
-TOKEN = "hf_" + "x" * 20
-
-
-@dataclass
-class Hub:
-    """Serves one repository at one revision to those who have the token; notes what was asked for."""
-
-    url: str = ""
-    asked: list[tuple[str, str, str | None]] = field(default_factory=list)
-    padding: int = 0  # bytes that the weights are longer by: the client counts in pieces of 10 MiB
-    break_after: int | None = None  # bytes of the weights, once
-    damaged: bool = False  # whether the weights come with another last byte than was announced
-    stall: bool = False  # whether nothing comes after those, instead of an end
-
-    def content(self, name: str) -> bytes:
-        return (REFERENCE / name).read_bytes() + bytes(self.padding if name == "pytorch_model.bin" else 0)
+from tests.model_layer.hub import TOKEN, Hub, serve
+from tests.model_layer.small import HOUSE, ORIGIN, REFERENCE
 
 
 @pytest.fixture
 def hub() -> Iterator[Hub]:
-    state, gone = Hub(), threading.Event()
-    root = f"/{ORIGIN.id}/resolve/{ORIGIN.revision}/"
-
-    class Door(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-        def answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
-            self.send_response(status)
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(body)
-
-        def serve(self) -> None:
-            path = self.path.partition("?")[0]
-            state.asked.append((self.command, path, self.headers.get("range")))
-            if self.headers.get("authorization") != f"Bearer {TOKEN}":
-                self.answer(401, b"", {"content-length": "0"})
-            elif path.startswith("/api/models/"):
-                files = [
-                    {"type": "file", "path": name, "size": len(state.content(name)), "oid": "0" * 40}
-                    for name in (*ORIGIN.files, "README.md")
-                    if (REFERENCE / name).is_file()
-                ]
-                commit = {
-                    "id": ORIGIN.id,
-                    "sha": ORIGIN.revision,
-                    "siblings": [{"rfilename": f["path"]} for f in files],
-                }
-                body = json.dumps(files if "/tree/" in path else commit).encode()
-                self.answer(200, body, {"content-type": "application/json", "content-length": str(len(body))})
-            elif path.startswith(root) and (REFERENCE / path.removeprefix(root)).is_file():
-                self.file(state.content(path.removeprefix(root)))
-            else:
-                self.answer(404, b"", {"content-length": "0", "x-error-code": "EntryNotFound"})
-
-        def file(self, body: bytes) -> None:
-            headers = {"etag": f'"{hashlib.sha256(body).hexdigest()}"', "x-repo-commit": ORIGIN.revision}
-            headers["accept-ranges"] = "bytes"
-            start = int((self.headers.get("range") or "bytes=0-")[6:].split("-")[0])
-            status, whole = (206 if start else 200), len(body)
-            if start:
-                headers["content-range"] = f"bytes {start}-{whole - 1}/{whole}"
-            rest = body[start:]
-            if state.damaged and whole > 1_000_000:
-                rest = rest[:-1] + b"!"
-            headers["content-length"] = str(len(rest))
-            if self.command == "GET" and state.break_after and whole > 1_000_000:
-                rest, state.break_after = rest[: state.break_after], None
-                self.close_connection = True
-                self.answer(status, rest, headers)
-                if state.stall:
-                    gone.wait(30)
-                return
-            self.answer(status, rest, headers)
-
-        do_GET = do_HEAD = serve  # noqa: N815  (the server's own names)
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Door)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    state.url = f"http://127.0.0.1:{server.server_port}"
-    yield state
-    gone.set()
-    server.shutdown()
+    with serve() as hub:
+        yield hub
 
 
 # The catalog's repository, whose pins these small files cannot have.
@@ -142,6 +51,16 @@ def test_the_pinned_revisions_files_are_fetched_with_the_token_and_kept(hub: Hub
     assert offline.stdout == done.stdout, offline.stderr
 
 
+def test_a_file_of_the_cache_that_was_deleted_is_fetched_again(hub: Hub, tmp_path: Path) -> None:
+    """What the message on a damaged one says to do."""
+    folder = Path(fetch(hub, tmp_path).stdout.strip())
+    for name in ("config.json", "pytorch_model.bin"):
+        (folder / name).resolve().unlink()
+    assert fetch(hub, tmp_path).returncode == 0
+    for name in ORIGIN.files:
+        assert (folder / name).read_bytes() == (REFERENCE / name).read_bytes()
+
+
 def test_a_download_that_broke_off_goes_on_where_it_stopped(hub: Hub, tmp_path: Path) -> None:
     hub.padding, hub.break_after = 30_000_000, 15_000_000
     done = fetch(hub, tmp_path)
@@ -155,9 +74,7 @@ def test_a_download_that_broke_off_goes_on_where_it_stopped(hub: Hub, tmp_path: 
 def test_what_a_killed_process_had_fetched_is_not_fetched_again(hub: Hub, tmp_path: Path) -> None:
     hub.padding, hub.break_after, hub.stall = 30_000_000, 25_000_000, True
     first = subprocess.Popen([sys.executable, "-c", FETCH], cwd=HOUSE, env=given(hub, tmp_path), stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and sum(part.stat().st_size for part in tmp_path.rglob("*.part")) < 20_000_000:
-        time.sleep(0.05)
+    until(lambda: sum(part.stat().st_size for part in tmp_path.rglob("*.part")) >= 20_000_000)
     first.kill()
     first.communicate()
     done = fetch(hub, tmp_path)
@@ -167,6 +84,40 @@ def test_what_a_killed_process_had_fetched_is_not_fetched_again(hub: Hub, tmp_pa
     assert again is not None
     assert int(again.removeprefix("bytes=").rstrip("-")) >= 20_000_000
     assert not list(tmp_path.rglob("*.part"))
+
+
+def test_of_two_downloads_at_once_one_waits_and_goes_on_where_the_other_ended(hub: Hub, tmp_path: Path) -> None:
+    hub.padding, hub.break_after, hub.stall = 30_000_000, 25_000_000, True
+    call, env = [sys.executable, "-c", FETCH], given(hub, tmp_path)
+    first = subprocess.Popen(call, cwd=HOUSE, env=env, stderr=subprocess.PIPE)
+    until(lambda: sum(part.stat().st_size for part in tmp_path.rglob("*.part")) >= 20_000_000)
+    second = subprocess.Popen(call, cwd=HOUSE, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    until(lambda: hub.weights("HEAD") == [None, None])
+    time.sleep(0.5)
+    assert hub.weights("GET") == [None], "the second fetches nothing while the first does"
+    first.kill()
+    first.communicate()
+    out, error = second.communicate()
+    assert second.returncode == 0, error
+    assert (Path(out.strip()) / "pytorch_model.bin").read_bytes() == hub.content("pytorch_model.bin")
+    assert hub.weights("GET") == [None, "bytes=20971520-"]
+
+
+def test_more_than_there_is_to_fetch_is_thrown_away(hub: Hub, tmp_path: Path) -> None:
+    blobs = tmp_path / "hub/models--BAAI--bge-m3/blobs"
+    blobs.mkdir(parents=True)
+    content = hub.content("pytorch_model.bin")
+    (blobs / f"{hashlib.sha256(content).hexdigest()}.part").write_bytes(content + b"more")
+    done = fetch(hub, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (Path(done.stdout.strip()) / "pytorch_model.bin").read_bytes() == content
+
+
+def until(reached: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_weights_that_came_damaged_are_not_kept(hub: Hub, tmp_path: Path) -> None:
@@ -179,39 +130,43 @@ def test_weights_that_came_damaged_are_not_kept(hub: Hub, tmp_path: Path) -> Non
 
 
 def test_weights_that_are_not_the_pinned_ones_are_not_even_fetched(hub: Hub, tmp_path: Path) -> None:
-    call = [
-        sys.executable,
-        "-m",
-        "model_layer",
-        "build",
-        "bge-m3",
-        "--cl100k",
-        "none",
-        "--out",
-        str(tmp_path / "never"),
-    ]
-    done = subprocess.run(call, cwd=HOUSE, env=given(hub, tmp_path), capture_output=True, text=True, check=False)
+    done = build(tmp_path, given(hub, tmp_path))
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert f"the catalog pins {ORIGIN.files['pytorch_model.bin']}: it was not fetched." in done.stderr
     assert not [path for method, path, _ in hub.asked if method == "GET" and path.endswith("pytorch_model.bin")]
 
 
-@pytest.mark.parametrize(
-    "env", [{"HF_TOKEN": "hf_wrong"}, {"HF_HUB_OFFLINE": "1"}], ids=["refused", "offline and not there"]
-)
-def test_what_cannot_be_had_is_one_sentence_that_says_what_to_do(hub: Hub, tmp_path: Path, env: dict[str, str]) -> None:
-    given = {"PATH": os.environ["PATH"], "HF_HOME": str(tmp_path), "HF_ENDPOINT": hub.url} | env
-    done = subprocess.run(
-        [sys.executable, "-m", "model_layer", "build", "bge-m3", "--out", str(tmp_path / "never")],
-        cwd=HOUSE,
-        env=given,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+UNREACHABLE = {
+    "refused": {"HF_TOKEN": "hf_wrong"},
+    "offline and not there": {"HF_HUB_OFFLINE": "1"},
+    "a closed port": {"HF_ENDPOINT": "http://127.0.0.1:1"},
+    "a dead proxy": {"HTTP_PROXY": "http://127.0.0.1:1"},
+    "no address": {"HF_ENDPOINT": "http://["},
+}
+
+
+@pytest.mark.parametrize("name", UNREACHABLE)
+def test_what_cannot_be_had_is_one_sentence_that_says_what_to_do(hub: Hub, tmp_path: Path, name: str) -> None:
+    refused(build(tmp_path, given(hub, tmp_path) | UNREACHABLE[name]))
+    assert not (tmp_path / "never").exists()
+
+
+def test_a_connection_that_is_always_cut_is_given_up(hub: Hub, tmp_path: Path) -> None:
+    hub.padding, hub.break_after, hub.always = 30_000_000, 1000, True
+    done = fetch(hub, tmp_path)
+    assert "SourceError: BAAI/bge-m3 at" in done.stderr
+    assert "Try again (it goes on where it stopped)" in done.stderr
+
+
+def build(folder: Path, env: dict[str, str]) -> "subprocess.CompletedProcess[str]":
+    call = [sys.executable, "-m", "model_layer", "build", "bge-m3", "--cl100k", "none", "--out", str(folder / "never")]
+    return subprocess.run(call, cwd=HOUSE, env=env, capture_output=True, text=True, check=False)
+
+
+def refused(done: "subprocess.CompletedProcess[str]") -> None:
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert "could not be fetched" in done.stderr
-    assert "--from DIR" in done.stderr
-    assert not (tmp_path / "never").exists()
+    [error] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "could not be fetched" in error
+    assert "--from DIR" in error

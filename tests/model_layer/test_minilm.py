@@ -1,6 +1,7 @@
 """The layer of the real weights: exact where it is unquantized, close where it is not."""
 
 import base64
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model_layer import run, verify
+from model_layer import parity, run
 from model_layer.catalog import MODELS, Texts
 from model_layer.run import Outputs
 
@@ -18,8 +19,9 @@ REFERENCE = Path(__file__).resolve().parents[1] / "reference/minilm.json"
 PAIRS = Texts(("pairs",))
 
 
-def outputs(layer: Path, texts: list[str]) -> Outputs:
-    return run.outputs(layer, texts)
+@functools.cache
+def outputs(layer: Path, texts: Texts) -> Outputs:
+    return run.outputs(layer, parity.texts(texts))
 
 
 def embed(layer: Path, texts: list[str]) -> Any:
@@ -49,8 +51,7 @@ def test_tokens_are_counted_as_sentence_transformers_does(minilm: Path, referenc
 
 
 def test_int8_vectors_agree_with_the_unquantized_ones(minilm: Path, minilm_fp32: Path) -> None:
-    texts = verify.texts(PAIRS)
-    figures = verify.parity(outputs(minilm, texts), outputs(minilm_fp32, texts))
+    figures = parity.figures(outputs(minilm, PAIRS), outputs(minilm_fp32, PAIRS))
     assert figures["texts"] == 260
     assert figures["mean_cosine"] >= 0.997, "smoothed channels give 0.9980; 0.99 is what the build requires"
     assert figures["least_cosine"] >= 0.99
@@ -59,7 +60,7 @@ def test_int8_vectors_agree_with_the_unquantized_ones(minilm: Path, minilm_fp32:
 
 def test_the_verification_texts_have_neighbours_to_lose(minilm_fp32: Path) -> None:
     """Two lines on one matter each: the nearest neighbour of each is its partner, so that losing it means something."""
-    vectors = embed(minilm_fp32, verify.texts(PAIRS))
+    vectors = outputs(minilm_fp32, PAIRS).dense
     similarity = vectors @ vectors.T
     np.fill_diagonal(similarity, -1)
     assert (similarity.argmax(axis=1) == np.arange(260) ^ 1).mean() == 1.0
@@ -68,8 +69,8 @@ def test_the_verification_texts_have_neighbours_to_lose(minilm_fp32: Path) -> No
 def test_on_texts_without_a_partner_int8_stays_close_too(minilm: Path, minilm_fp32: Path) -> None:
     """The calibration lines have few near neighbours: half the gaps to the second nearest are under 0.03, which is what
     int8's noise can turn round."""
-    texts = verify.texts(Texts(("calibration",)))
-    figures = verify.parity(outputs(minilm, texts), outputs(minilm_fp32, texts))
+    texts = Texts(("calibration",))
+    figures = parity.figures(outputs(minilm, texts), outputs(minilm_fp32, texts))
     assert figures["mean_cosine"] >= 0.997
     assert figures["neighbours"] >= 0.88, "0.93, which the README states beside the other figure"
 

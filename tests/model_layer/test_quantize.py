@@ -43,6 +43,16 @@ def test_a_matrix_is_within_half_a_step_of_itself() -> None:
     assert (np.abs(values * scales - array) <= scales / 2 + 1e-6).all()
 
 
+def test_where_every_weight_is_the_widest_no_pair_overflows() -> None:
+    """A scale by the widest weight alone gives pairs of 127 + 127."""
+    array = np.ones((3, 64), np.float32)
+    array[1, ::3] = -1
+    values, scales = quantize.matrix(array)
+    for sign in (1, -1):
+        assert pair_sums(values, sign).max() <= 128
+    assert np.abs(values * scales - array).max() <= scales.max() / 2 + 1e-6
+
+
 def test_without_vnni_no_pair_of_products_can_overflow_sixteen_bits(minilm: Path, seeded: Path) -> None:
     """u8·s8 + u8·s8 has to stay within −32,768 … 32,767 for the largest activation, 255."""
     for layer, count in ((minilm, 36), (seeded, 12)):
@@ -74,8 +84,8 @@ def run_on(processor: tuple[str, ...], code: str, *arguments: Path) -> None:
 def test_a_processor_with_avx2_alone_gives_the_same_vectors(minilm: Path, tmp_path: Path) -> None:
     """Float kernels differ between processors, so that a last bit may round elsewhere."""
     code = (
-        "import sys, numpy; from pathlib import Path; from model_layer import run, verify;"
-        "from model_layer.catalog import Texts; texts = verify.texts(Texts(('pairs',), 6));"
+        "import sys, numpy; from pathlib import Path; from model_layer import parity, run;"
+        "from model_layer.catalog import Texts; texts = parity.texts(Texts(('pairs',), 6));"
         "numpy.save(sys.argv[2], run.embed(Path(sys.argv[1]), texts))"
     )
     for name, processor in {"here": (), "haswell": HASWELL}.items():
@@ -88,9 +98,8 @@ def test_a_processor_with_avx2_alone_gives_the_same_vectors(minilm: Path, tmp_pa
 def test_a_processor_with_avx2_alone_builds_the_same_layer(tmp_path: Path) -> None:
     """But for the reference's float vectors, whose last bits are the processor's own."""
     code = (
-        "import sys; from pathlib import Path; from tests.model_layer.test_bge_m3 import REFERENCE, SMALL, make;"
-        "from dataclasses import replace; from model_layer.catalog import Thresholds;"
-        "make(REFERENCE, Path(sys.argv[1]), 'int8', replace(SMALL, thresholds=Thresholds(0.5, 0.1, None, None)))"
+        "import sys; from pathlib import Path; from tests.model_layer.small import EASY, REFERENCE, make;"
+        "make(REFERENCE, Path(sys.argv[1]), 'int8', EASY)"
     )
     for name, processor in {"here": (), "haswell": HASWELL}.items():
         run_on(processor, code, tmp_path / name)

@@ -8,10 +8,10 @@ import onnx
 import pytest
 from tokenizers import Tokenizer
 
-from model_layer import run, verify, xlmr
+from model_layer import parity, run, xlmr
 from model_layer.catalog import MODELS, Texts
 from model_layer.sources import Seeded
-from tests.model_layer.test_bge_m3 import corpus, spells_control
+from tests.model_layer.test_tokenizer import corpus, spells_control
 
 LINES = (Path(__file__).parent / "scripts.txt").read_text(encoding="utf-8").splitlines()
 
@@ -81,7 +81,7 @@ def test_pieces_stand_at_xlm_rs_ids(tokenizer: Tokenizer) -> None:
 @pytest.mark.parametrize("name", ["calibration", "verification"])
 def test_bge_m3s_texts_reach_from_a_few_tokens_to_two_thousand(seeded: Path, name: str) -> None:
     texts: Texts = getattr(MODELS["bge-m3"], name)
-    lengths = sorted(ids.shape[1] - 2 for ids in run.token_ids(seeded, verify.texts(texts)))
+    lengths = sorted(ids.shape[1] - 2 for ids in run.token_ids(seeded, parity.texts(texts)))
     assert lengths[0] <= 8
     assert 1900 <= lengths[-1] <= 2000
     assert sum(length >= 500 for length in lengths) >= 6

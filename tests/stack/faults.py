@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
 
@@ -25,6 +26,20 @@ class _Raw(io.BytesIO):
 def client(operation: str, times: int, *, code: str, status: int, done: bool, attempts: int = 2) -> "DynamoDBClient":
     """A client whose first `times` attempts of an operation are answered with this error; `done`: after DynamoDB has
     carried them out."""
+    body = b'{"__type":"com.amazonaws.dynamodb.v20120810#%s"}' % code.encode()
+    return _client(operation, times, status, body, done=done, attempts=attempts)
+
+
+def cancelled(times: int, *reasons: str) -> "DynamoDBClient":
+    """A client whose first `times` transactions are cancelled, their parts for these reasons each."""
+    parts = json.dumps([{"Code": reason} for reason in reasons]).encode()
+    body = b'{"__type":"x#TransactionCanceledException","CancellationReasons":%s}' % parts
+    return _client("TransactWriteItems", times, 400, body)
+
+
+def _client(
+    operation: str, times: int, status: int, body: bytes, *, done: bool = False, attempts: int = 1
+) -> "DynamoDBClient":
     config = Config(retries={"mode": "standard", "total_max_attempts": attempts})
     made = boto3.client("dynamodb", config=config)
     left = itertools.count(times, -1)
@@ -34,7 +49,6 @@ def client(operation: str, times: int, *, code: str, status: int, done: bool, at
             return None
         if done:
             URLLib3Session().send(request)
-        body = b'{"__type":"com.amazonaws.dynamodb.v20120810#%s"}' % code.encode()
         return AWSResponse(request.url, status, HTTPHeaders(), _Raw(body))
 
     made.meta.events.register(f"before-send.dynamodb.{operation}", cast(Any, answer))

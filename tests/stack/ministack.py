@@ -23,6 +23,7 @@ class Tables:
     usage: str
     limits: str
     prices: str
+    entries: str
 
     def create_key(self, account: str, role: str, limits: Limits = NO_LIMITS) -> str:
         return Keys(store.dynamodb, self.keys).create(account, role, "tests", limits)[0]
@@ -34,6 +35,10 @@ class Tables:
     def records(self) -> list[dict[str, Any]]:
         """Every usage record."""
         return _rows(self.usage)
+
+    def remembered(self) -> list[dict[str, Any]]:
+        """Every entry of an Idempotency-Key."""
+        return _rows(self.entries)
 
     def counters(self) -> list[dict[str, Any]]:
         """What each key with limits has used."""
@@ -83,4 +88,10 @@ class MiniStack:
                 boto3.client("dynamodb").create_table(
                     TableName=names[name], **{part: resource["Properties"][part] for part in shape}
                 )
-        return Tables(keys=names["Keys"], usage=names["Usage"], limits=names["Limits"], prices=names["Prices"])
+        return Tables(
+            keys=names["Keys"],
+            usage=names["Usage"],
+            limits=names["Limits"],
+            prices=names["Prices"],
+            entries=names["Entries"],
+        )

@@ -1,0 +1,98 @@
+"""An SDK's own repetitions, which carry no key: what they are known by, and the record that has paid for them already.
+
+A client that got no answer sends the request again with a higher `x-stainless-retry-count`. Whichever of its attempts
+is recorded first is billed; each of the others, when it comes to be recorded, looks for that record and is excused by
+it, once a count. Only attempts that can have been repeated look: a first one that was quick costs nothing.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from handler.billing.budget import Budget
+from handler.billing.puts import Puts
+from handler.billing.records import Item, Record, minute, time_of
+
+_PATIENCE_S = 2.0  # a client is never taken to be more patient than this: a broken connection is repeated at once
+_MINUTE = timedelta(minutes=1)
+
+
+@dataclass(frozen=True)
+class Found:
+    """`itself`: the record is there already. `excused`: so is its excuse. `older`: records that may excuse it, the best
+    first."""
+
+    itself: bool
+    excused: bool
+    older: list[Item]
+
+
+def looks(record: Record, until: datetime) -> bool:
+    """Whether another attempt at the record's call may have been recorded by that time."""
+    attempt = record.work.attempt
+    return attempt is not None and (attempt.count > 0 or _slow(record, until))
+
+
+def find(puts: Puts, record: Record, window: timedelta, until: datetime, budget: Budget) -> Found:
+    """What the ledger has of the record's call: attempts before it, if it is not the first, and after it, if it took so
+    long that there may be some. Raises StoreUnavailableError."""
+    work, attempt = record.work, record.work.attempt
+    assert attempt is not None  # noqa: S101  (no other looks)
+    came = work.time.astimezone(UTC)
+    start = came - window if attempt.count else came
+    end = min(until, came + window) if _slow(record, until) else came
+    items = [
+        item for each in _minutes(start, end) for item in _query(puts, *minute(record.account, work.hash, each), budget)
+    ]
+    own = record.key()["sk"]
+    earlier, later = [], []
+    for item in items:
+        if "attempt" not in item or item["body"]["S"] != work.hash:
+            continue
+        count, time = int(item["attempt"]["N"]), time_of(item)
+        if count < attempt.count and time <= came:
+            earlier.append(item)
+        elif count > attempt.count and time > came:
+            later.append(item)
+    return Found(
+        itself=any(item["sk"] == own for item in items),
+        excused=any(item.get("work") == {"S": work.id} for item in items),
+        older=[*reversed(earlier), *later],
+    )
+
+
+def _slow(record: Record, until: datetime) -> bool:
+    """Whether a client may have given up on it: it looks like half of the client's patience to us at most."""
+    attempt = record.work.attempt
+    if attempt is None or attempt.patience_s is None:
+        return False
+    return (until - record.work.time).total_seconds() > min(_PATIENCE_S, attempt.patience_s / 2)
+
+
+def _minutes(start: datetime, end: datetime) -> Iterator[datetime]:
+    each = start.replace(second=0, microsecond=0)
+    while each <= end:
+        yield each
+        each += _MINUTE
+
+
+def _query(puts: Puts, partition: str, prefix: str, budget: Budget) -> list[Item]:
+    """All items of one body and minute, ascending."""
+    client = puts.client()
+    items: list[Item] = []
+    more: Item = {}
+    while True:
+        page = budget.call(
+            lambda more=more: client.query(  # type: ignore[misc]
+                TableName=puts.usage,
+                KeyConditionExpression="pk = :pk AND begins_with(sk, :prefix)",
+                ExpressionAttributeValues={":pk": {"S": partition}, ":prefix": {"S": prefix}},
+                ConsistentRead=True,
+                **more,
+            ),
+            puts.usage,
+        )
+        items += page["Items"]
+        if "LastEvaluatedKey" not in page:
+            return items
+        more = {"ExclusiveStartKey": page["LastEvaluatedKey"]}

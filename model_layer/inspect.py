@@ -1,0 +1,57 @@
+"""A layer as a person wants to see it: what it is, whence, how exact, how large."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from handler.engine.manifest import Manifest
+
+
+def lines(folder: Path, found: Manifest) -> Iterator[str]:
+    """What `inspect` prints of a layer in this folder."""
+    made = datetime.fromtimestamp(found.created, UTC).isoformat(timespec="seconds")
+    meaning = "real" if found.weights == "real" else "seeded at random: the vectors mean nothing"
+    rows = {
+        "model": f"{found.id}  ({', '.join(found.aliases) or 'no aliases'})",
+        "weights": meaning,
+        "source": f"{found.source}{f', revision {found.revision}' if found.revision else ''}",
+        "files": _provenance(found),
+        "licence": found.licence + (f"; cl100k_base {found.cl100k_licence}" if found.cl100k_licence else ""),
+        "shape": f"{found.layers} layers, {found.dimensions} dimensions, {found.pooling} pooling, "
+        f"{found.vocabulary:,} pieces",
+        "context": f"{found.context} tokens, {found.content_tokens} of text",
+        "outputs": ", ".join(found.outputs),
+        "precision": f"{found.precision} for {found.target}: {parity(found.parity)}",
+        "in float32": ", ".join(found.float32) or ("all" if found.precision == "fp32" else "no matrix"),
+        "machines": f"x86-64, {found.target}"
+        + (f" with {', '.join(found.cpu)}" if found.cpu else ", any vector width"),
+        "made": f"{made} with onnxruntime {found.onnxruntime}",
+        "size": f"{sum(file.bytes for file in found.files.values()) / 1e6:.1f} MB",
+    }
+    yield str(folder)
+    for name, value in rows.items():
+        yield f"  {name:<10} {value}"
+    for name, file in found.files.items():
+        yield f"  {name:<20} {file.bytes / 1e6:8.1f} MB  sha256 {file.sha256}"
+
+
+def _provenance(found: Manifest) -> str:
+    if not found.sources:
+        return "none: made here"
+    if not found.unpinned:
+        return f"{len(found.sources)}, each with the SHA-256 that the catalog pins"
+    return f"{len(found.sources)}; not pinned, as found: " + ", ".join(
+        f"{name} sha256 {found.sources[name]}" for name in found.unpinned
+    )
+
+
+def parity(figures: dict[str, float]) -> str:
+    """The figures of `parity.figures` in one line."""
+    figures = defaultdict(lambda: float("nan"), figures)  # a manifest may have been tampered with
+    shown = (
+        f"cosine to fp32 {figures['mean_cosine']:.4f} (1st percentile {figures['percentile_cosine']:.4f}, least "
+        f"{figures['least_cosine']:.4f}), Spearman {figures['spearman']:.4f}, nearest neighbour equal for "
+        f"{figures['neighbours']:.1%} of {figures['texts']:.0f} texts"
+    )
+    return shown + (f", sparse terms {figures['sparse_overlap']:.1%}" if "sparse_overlap" in figures else "")

@@ -1,0 +1,298 @@
+"""One record per piece of work: what repeats it is known by its identity, or as another attempt at the same call."""
+
+import itertools
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+
+from handler import store
+from handler.billing.ledger import Attempt, Identity, Ledger, Outcome, Record, Work
+from tests.stack import faults
+from tests.stack.ministack import Tables
+
+NOON = datetime(2026, 11, 24, 12, 0, 30, tzinfo=UTC)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+BODY, OTHER = "a3" * 32, "a4" * 32
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def account() -> str:
+    """An account without records."""
+    return f"acct_once_{next(_numbers)}"
+
+
+@pytest.fixture
+def ledger(tables: Tables) -> Ledger:
+    return Ledger(store.dynamodb, tables.usage, tables.entries)
+
+
+def record(account: str, **work: Any) -> Record:
+    made = Work(f"{next(_numbers):032x}", BODY, NOON, "http")
+    return Record(replace(made, **work), account, "key_1", "bge-m3", 5, 1, Decimal("0.01"))
+
+
+def attempt(account: str, count: int, after_s: float = 0.0, patience_s: float | None = 600.0, **work: Any) -> Record:
+    """Attempt number `count`, come in so many seconds after noon."""
+    return record(account, attempt=Attempt(count, patience_s), time=NOON + timedelta(seconds=after_s), **work)
+
+
+def named(account: str, name: str = "b" * 64, asked: str = BODY, after: timedelta = timedelta(), **work: Any) -> Record:
+    return record(account, identity=Identity("http", name, asked, 48 * 3600), time=NOON + after, **work)
+
+
+def tokens(tables: Tables, account: str) -> int:
+    """What the account has been billed."""
+    return sum(int(item["tokens"]["N"]) for item in tables.records() if item["pk"]["S"].startswith(f"{account}#"))
+
+
+# Identities
+
+
+def test_what_has_been_asked_for_under_a_name_is_billed_once(ledger: Ledger, tables: Tables, account: str) -> None:
+    outcomes = [ledger.write(named(account, after=HOUR * n)) for n in range(3)]
+    assert outcomes == [Outcome.BILLED, Outcome.REPLAYED, Outcome.REPLAYED]
+    assert tokens(tables, account) == 5
+
+
+def test_a_name_that_is_used_for_something_else_is_refused_and_not_billed(
+    ledger: Ledger, tables: Tables, account: str
+) -> None:
+    assert [ledger.write(named(account)), ledger.write(named(account, asked=OTHER))] == [
+        Outcome.BILLED,
+        Outcome.REUSED,
+    ]
+    assert tokens(tables, account) == 5
+
+
+def test_a_name_is_its_accounts_and_its_doors(ledger: Ledger, tables: Tables, account: str) -> None:
+    of_a_message = named(account)
+    assert of_a_message.work.identity is not None
+    message = replace(of_a_message.work, identity=replace(of_a_message.work.identity, kind="message"))
+    for each in (named(account), named(f"{account}x"), replace(of_a_message, work=message)):
+        assert ledger.write(each) is Outcome.BILLED
+
+
+def test_a_name_is_forgotten_after_its_time_though_its_entry_is_still_there(
+    ledger: Ledger, tables: Tables, account: str
+) -> None:
+    late = timedelta(hours=48) - timedelta(seconds=1), timedelta(hours=48)
+    outcomes = [ledger.write(named(account, after=after)) for after in (timedelta(), *late)]
+    assert outcomes == [Outcome.BILLED, Outcome.REPLAYED, Outcome.BILLED]
+    [entry] = [each for each in tables.remembered() if each["id"]["S"].startswith(f"{account}#")]
+    assert int(entry["ttl"]["N"]) > int(entry["expires"]["N"]) == int((NOON + 4 * DAY).timestamp())
+
+
+def test_two_hundred_writers_of_one_name_make_one_record(tables: Tables, account: str, patient: Ledger) -> None:
+    with ThreadPoolExecutor(200) as threads:
+        outcomes = list(threads.map(patient.write, [named(account) for _ in range(200)]))
+    assert (outcomes.count(Outcome.BILLED), outcomes.count(Outcome.REPLAYED)) == (1, 199)
+    assert tokens(tables, account) == 5
+
+
+@pytest.fixture
+def patient(tables: Tables) -> Ledger:
+    """A ledger whose emulator may take its time with 200 callers at once."""
+    config = Config(max_pool_connections=200, retries={"mode": "standard", "total_max_attempts": 1})
+    client = boto3.client("dynamodb", config=config)
+    return Ledger(lambda: client, tables.usage, tables.entries)
+
+
+def test_a_conflict_with_another_writer_is_waited_for(tables: Tables, account: str) -> None:
+    """More often than a failure would be repeated: it says that DynamoDB is there."""
+    client = faults.cancelled(5, "TransactionConflict", "None")
+    assert Ledger(lambda: client, tables.usage, tables.entries).write(named(account)) is Outcome.BILLED
+    assert tokens(tables, account) == 5
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_transaction_whose_answers_are_lost_is_its_own_and_no_repetition(
+    tables: Tables, account: str, times: int
+) -> None:
+    client = faults.client("TransactWriteItems", times, code="InternalServerError", status=500, done=True, attempts=1)
+    assert Ledger(lambda: client, tables.usage, tables.entries).write(named(account)) is Outcome.BILLED
+    assert tokens(tables, account) == 5
+
+
+def test_a_name_without_a_table_to_remember_it_is_refused_before_any_work(tables: Tables) -> None:
+    assert not Ledger(store.dynamodb, tables.usage).knows_identities
+
+
+# An SDK's own attempts
+
+
+def test_a_retry_is_paid_by_the_attempt_before_it(ledger: Ledger, tables: Tables, account: str) -> None:
+    assert ledger.write(now(attempt(account, 0))) is Outcome.BILLED
+    assert ledger.write(now(attempt(account, 1))) is Outcome.REPLAYED
+    assert ledger.write(now(attempt(account, 2))) is Outcome.REPLAYED
+    assert tokens(tables, account) == 5
+
+
+def test_a_record_excuses_each_count_once(ledger: Ledger, tables: Tables, account: str) -> None:
+    for count, outcome in ((0, "BILLED"), (1, "REPLAYED"), (1, "BILLED"), (1, "BILLED"), (2, "REPLAYED")):
+        assert ledger.write(now(attempt(account, count))) is Outcome[outcome]
+
+
+def test_a_first_attempt_is_its_own_work(ledger: Ledger, account: str) -> None:
+    """Two calls with the same body are two calls."""
+    assert [ledger.write(now(attempt(account, 0))) for _ in range(2)] == [Outcome.BILLED] * 2
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda account: attempt(f"{account}x", 1),
+        lambda account: attempt(account, 1, hash=BODY[:16] + "0" * 48),
+        lambda account: attempt(account, 1, hash=OTHER),
+        lambda account: attempt(account, 0),
+        lambda account: attempt(account, 1, after_s=721),
+        lambda account: attempt(account, 1, after_s=-1),
+    ],
+    ids=["account", "body of the same key", "body", "same count", "out of the window", "came before"],
+)
+def test_another_callers_request_is_no_retry(ledger: Ledger, account: str, other: Callable[[str], Record]) -> None:
+    ledger.settle(attempt(account, 0))
+    assert ledger.settle(other(account)) is Outcome.BILLED
+
+
+@pytest.mark.parametrize("after_s", [0.5, 60, 599])
+@pytest.mark.parametrize("midnight", [False, True])
+def test_a_retry_is_found_within_the_window_also_across_midnight(
+    ledger: Ledger, account: str, after_s: float, *, midnight: bool
+) -> None:
+    start = NOON.replace(hour=23, minute=59, second=59) if midnight else NOON
+    first, second = (attempt(account, count) for count in (0, 1))
+    ledger.settle(replace(first, work=replace(first.work, time=start)))
+    retried = replace(second, work=replace(second.work, time=start + timedelta(seconds=after_s)))
+    assert ledger.settle(retried) is Outcome.REPLAYED
+
+
+def test_a_slow_original_is_paid_by_the_retry_that_ended_before_it(
+    ledger: Ledger, tables: Tables, account: str
+) -> None:
+    original, retry = now(attempt(account, 0), ago_s=3), now(attempt(account, 1), ago_s=1)
+    assert [ledger.write(retry), ledger.write(original)] == [Outcome.BILLED, Outcome.REPLAYED]
+    assert tokens(tables, account) == 5
+
+
+@pytest.mark.parametrize(("pair", "billed"), [("call", 10), ("name", 5)])
+def test_of_two_attempts_that_end_within_a_round_trip_only_a_name_makes_one_record(
+    ledger: Ledger, tables: Tables, account: str, pair: str, billed: int
+) -> None:
+    """The first is written after the second has looked, and before it is written."""
+    first, second = (now(attempt(account, n)) if pair == "call" else now(named(account)) for n in range(2))
+    client, between = boto3.client("dynamodb"), iter([first])
+
+    def write_between(**_: Any) -> None:
+        for each in between:
+            ledger.write(each)
+
+    for operation in ("PutItem", "TransactWriteItems"):
+        client.meta.events.register(f"before-send.dynamodb.{operation}", write_between)
+    Ledger(lambda: client, tables.usage, tables.entries).write(second)
+    assert tokens(tables, account) == billed
+
+
+@pytest.mark.parametrize(("ago_s", "patience_s", "queries"), [(1, 600, 0), (3, 600, 1), (1, 1.5, 1), (3, None, 0)])
+def test_a_first_attempt_looks_only_if_its_client_may_have_lost_patience(
+    tables: Tables, account: str, ago_s: float, patience_s: float | None, queries: int
+) -> None:
+    client, calls = counted()
+    Ledger(lambda: client, tables.usage).write(now(attempt(account, 0, patience_s=patience_s), ago_s=ago_s))
+    assert min(calls.count("Query"), 1) == queries
+
+
+def test_the_ordinary_way_is_one_call(tables: Tables, account: str) -> None:
+    client, calls = counted()
+    for each in (now(attempt(account, 0)), named(account)):
+        Ledger(lambda: client, tables.usage, tables.entries).write(each)
+    assert calls == ["PutItem", "TransactWriteItems"]
+
+
+def now(made: Record, ago_s: float = 0.0) -> Record:
+    """The record of work that came in just now, or so long ago."""
+    return replace(made, work=replace(made.work, time=datetime.now(UTC) - timedelta(seconds=ago_s)))
+
+
+def counted() -> tuple[Any, list[str]]:
+    """A client, and the operations it sends."""
+    client = boto3.client("dynamodb")
+    calls: list[str] = []
+    client.meta.events.register(
+        "before-send.dynamodb",
+        lambda request, **_: calls.append(request.headers["X-Amz-Target"].decode().split(".")[1]),
+    )
+    return client, calls
+
+
+# Whatever order they are written in, however often
+
+
+def same_call(account: str) -> list[Record]:
+    """A first attempt that nobody waited for, and two retries."""
+    return [attempt(account, 0), attempt(account, 1, 0.6), attempt(account, 2, 61)]
+
+
+def same_name(account: str) -> list[Record]:
+    return [named(account), named(account, after=HOUR), named(account, after=47 * HOUR)]
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+@pytest.mark.parametrize("work", [same_call, same_name])
+def test_attempts_at_one_call_are_one_record_in_any_order_and_any_number_of_times(
+    ledger: Ledger,
+    tables: Tables,
+    account: str,
+    work: Callable[[str], list[Record]],
+    order: Iterable[int],
+) -> None:
+    records = [work(account)[n] for n in order]
+    for each in [*records, *reversed(records), *records]:
+        ledger.settle(each)
+    assert tokens(tables, account) == 5
+
+
+@pytest.mark.parametrize("paid", [False, True], ids=["it is a record", "it is excused"])
+def test_an_attempt_that_is_written_again_takes_no_excuse_from_another(
+    ledger: Ledger, account: str, *, paid: bool
+) -> None:
+    if paid:
+        ledger.settle(attempt(account, 0, -2, patience_s=None))
+    retry = attempt(account, 1)
+    ledger.settle(retry)
+    ledger.settle(attempt(account, 0, -1, patience_s=None))  # of another call with the same body
+    ledger.settle(retry)
+    assert ledger.settle(attempt(account, 1)) is Outcome.REPLAYED
+
+
+def test_an_excuse_whose_answer_is_lost_is_its_own(ledger: Ledger, tables: Tables, account: str) -> None:
+    ledger.write(now(attempt(account, 0)))
+    client = faults.client("PutItem", 1, code="InternalServerError", status=500, done=True, attempts=1)
+    assert Ledger(lambda: client, tables.usage).write(now(attempt(account, 1))) is Outcome.REPLAYED
+    assert tokens(tables, account) == 5
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+@pytest.mark.parametrize(
+    "second",
+    [
+        lambda account: named(account, asked=OTHER, after=HOUR),
+        lambda account: named(account, after=3 * DAY),
+    ],
+    ids=["something else", "after the name was forgotten"],
+)
+def test_what_has_been_answered_already_is_billed_though_its_name_is_taken(
+    ledger: Ledger, tables: Tables, account: str, second: Callable[[str], Record], order: tuple[int, int]
+) -> None:
+    """The ledger queue's: at the time of the answer, nobody could tell."""
+    records = [named(account), second(account)]
+    for each in [records[n] for n in order] * 2:
+        ledger.settle(each)
+    assert tokens(tables, account) == 10
