@@ -83,6 +83,7 @@ def _serve(model: str, port: int) -> None:
             "KEYS_TABLE": "Keys",
             "USAGE_TABLE": "Usage",
             "LIMITS_TABLE": "Limits",
+            "PRICES_TABLE": "Prices",
             "ENTRIES_TABLE": "Entries",
             "ROLLUPS_TABLE": "Rollups",
         }

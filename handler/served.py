@@ -1,7 +1,10 @@
 """The model that a layer holds, as the wire shows it."""
 
+from dataclasses import replace
+
 from handler import settings
 from handler.billing import prices
+from handler.billing.prices import Price
 from handler.contract.models import Model
 from handler.engine.manifest import Manifest
 from handler.settings import Settings
@@ -16,7 +19,7 @@ def model(manifest: Manifest, config: Settings) -> Model:
             raise settings.SettingError(f"MODEL_ALIASES={pair}: expected `alias={manifest.id}`, the model served here.")
         aliases[alias] = None
     aliases.pop(manifest.id, None)
-    price = prices.current(config, manifest.created)
+    price = prices.settled(config, manifest.created)
     return Model(
         id=manifest.id,
         aliases=tuple(aliases),
@@ -30,6 +33,16 @@ def model(manifest: Manifest, config: Settings) -> Model:
         weights=manifest.weights,
         revision=manifest.revision,
         description=manifest.description,
+        input_per_mtok=price.input_per_mtok,
+        batch_input_per_mtok=price.batch_input_per_mtok,
+        priced_since=price.effective_at,
+    )
+
+
+def priced(model: Model, price: Price) -> Model:
+    """The model at another price than the settings'."""
+    return replace(
+        model,
         input_per_mtok=price.input_per_mtok,
         batch_input_per_mtok=price.batch_input_per_mtok,
         priced_since=price.effective_at,

@@ -4,16 +4,24 @@ import logging
 import math
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
 
 from handler import render, served, settings, store
+from handler.billing import prices
+from handler.billing.buckets import cost as usd
 from handler.billing.keys import Caller, Keys
 from handler.billing.ledger import Ledger, Outcome, Record, Work
 from handler.billing.limits import Counters
 from handler.billing.outbox import Outbox
+from handler.billing.prices import Prices
 from handler.contract import body, embeddings, errors, payload
 from handler.contract.embeddings import EmbeddingRequest
+from handler.contract.limits import Demand
 from handler.contract.models import Models
 from handler.engine.engine import DeadlineError, Engine, Matrix, NonFiniteVectorError
 from handler.engine.layer import Layer, open_layer
@@ -40,12 +48,14 @@ class Door:
 @dataclass
 class Accepted:
     """A request that nothing stands against: counted against its limits, with its place in the engine's queue, which it
-    holds until it is answered or dropped. `headers` go out with whatever becomes of it; `seconds`: what it may take."""
+    holds until it is answered or dropped. `price`: USD per million tokens at the work's time; `headers` go out with
+    whatever becomes of it; `seconds`: what it may take."""
 
     request: EmbeddingRequest
     caller: Caller
     work: Work
     prompts: Prompts
+    price: Decimal
     headers: dict[str, str]
     elsewhere: bool
     deadline: float | None
@@ -74,12 +84,14 @@ class Answer:
 
 
 class Service:
-    """The model, keys, limits and ledger of a process. `load()` makes it ready; until then work is refused with 503."""
+    """The model, keys, prices, limits and ledger of a process. `load()` makes it ready; until then work is 503."""
 
-    def __init__(self, config: Settings, layer: Layer, keys: Keys, counters: Counters, ledger: Ledger) -> None:
+    def __init__(
+        self, config: Settings, layer: Layer, keys: Keys, prices: Prices, counters: Counters, ledger: Ledger
+    ) -> None:
         self.settings, self.keys = config, keys
         self.models = Models(served.model(layer.manifest, config))
-        self._layer, self._counters, self._ledger = layer, counters, ledger
+        self._layer, self._prices, self._counters, self._ledger = layer, prices, counters, ledger
         self._intake = Intake(config, layer)
         self._results = Results(store.s3, config.results_bucket) if config.results_bucket else None
         self._engine: Engine | None = None
@@ -93,8 +105,10 @@ class Service:
         queue, function = config.ledger_queue, config.aws_lambda_function_name
         outbox = Outbox(store.sqs, queue, function) if queue else None
         ledger = Ledger(store.ledger, config.usage_table, config.entries_table, outbox, config.retry_window)
+        by_settings = {layer.manifest.id: prices.settled(config, layer.manifest.created)}
+        listed = Prices(store.dynamodb, config.prices_table, by_settings)
         counters = Counters(store.dynamodb, config.limits_table)
-        return cls(config, layer, Keys(store.dynamodb, config.keys_table), counters, ledger)
+        return cls(config, layer, Keys(store.dynamodb, config.keys_table), listed, counters, ledger)
 
     @property
     def ready(self) -> bool:
@@ -105,12 +119,18 @@ class Service:
         """Load the model and run it once, and connect to the tables meanwhile. Raises LayerError."""
         with self._loading, ThreadPoolExecutor(1, "tables") as pool:
             if self._engine is None:
-                tables = [pool.submit(warm) for warm in (self.keys.warm, self._ledger.warm)]
+                tables = [pool.submit(warm) for warm in (self.keys.warm, self._prices.warm, self._ledger.warm)]
                 self._engine = Engine.load(self._layer, self.settings)
                 for each in tables:
                     each.result()
                 if self._layer.manifest.weights != "real":
                     log.warning("%s has seeded weights: its vectors mean nothing", self._layer.manifest.id)
+
+    def priced(self) -> Models:
+        """The models at what they cost now, by the list. Raises 503 where that is not known."""
+        with _known("Prices"):
+            now = datetime.now(UTC)
+            return Models(*(served.priced(model, self._prices.listed(model.id, now)) for model in self.models.all))
 
     def authenticate(self, clear: str) -> Caller:
         """The caller of a clear key. Raises 401, or 503 where the table is out of reach."""
@@ -148,8 +168,12 @@ class Service:
         if alone > seconds:
             raise _too_slow(prompts.tokens, seconds)
         clock.lap("tokenize")
-        headers = self._take(request, caller, prompts.tokens)
-        if caller.limits:
+        with _known("Prices"):
+            price = self._prices.at(request.model.id, caller.account, work.time).of(work.door)
+        demand = Demand(request.model.id, prompts.tokens, usd(prompts.tokens, price), work.time.timestamp())
+        with _known("Limits"):
+            headers = self._counters.take(caller, demand)
+        if caller.limits or caller.account_limits:
             clock.lap("limits")
         with errors.carrying(headers):
             ahead = engine.pace.take(cost, min(self.settings.max_queue_seconds, seconds - alone))
@@ -157,7 +181,9 @@ class Service:
                 raise errors.try_again(errors.OVERLOADED, min(max(math.ceil(ahead), 1), 10))
         if request.arrays:
             headers |= {"x-emblet-token-arrays": self._intake.ids_are}
-        return Accepted(request, caller, work, prompts, headers, not fits, door.deadline, seconds, clock, engine, cost)
+        return Accepted(
+            request, caller, work, prompts, price, headers, not fits, door.deadline, seconds, clock, engine, cost
+        )
 
     def answer(self, accepted: Accepted) -> Answer:
         """The answer, once it is made, where it is too large for its door in the results bucket, and its record is in
@@ -218,19 +244,11 @@ class Service:
         accepted.clock.lap("store")
         return place
 
-    def _take(self, request: EmbeddingRequest, caller: Caller, tokens: int) -> dict[str, str]:
-        """Count the request against its key's limits; what its answer tells of them. Raises 429 or 503."""
-        try:
-            return self._counters.take(caller.key_id, caller.limits, tokens, request.model.id)
-        except store.StoreUnavailableError as error:
-            log.error("Limits table out of reach, request refused: %s", error)
-            raise errors.try_again(errors.STORE_UNAVAILABLE, RETRY_S) from error
-
     def _record(self, accepted: Accepted) -> Outcome:
         """Raises 400 where an Idempotency-Key is another request's, or 503."""
         model, caller = accepted.request.model, accepted.caller
-        tokens, price = accepted.prompts.tokens, model.input_per_mtok
-        record = Record(accepted.work, caller.account, caller.key_id, model.id, tokens, 1, price)
+        tokens = accepted.prompts.tokens
+        record = Record(accepted.work, caller.account, caller.key_id, model.id, tokens, 1, accepted.price)
         try:
             outcome = self._ledger.write(record)
         except store.StoreUnavailableError as error:
@@ -239,6 +257,16 @@ class Service:
         if outcome is Outcome.REUSED:
             raise errors.KEY_REUSED.error(param="Idempotency-Key")
         return outcome
+
+
+@contextmanager
+def _known(table: str) -> Iterator[None]:
+    """A table out of reach, without which nothing may be done, is a 503 that says so."""
+    try:
+        yield
+    except store.StoreUnavailableError as error:
+        log.error("%s table out of reach, request refused: %s", table, error)
+        raise errors.try_again(errors.STORE_UNAVAILABLE, RETRY_S) from error
 
 
 def _too_slow(tokens: int, seconds: float) -> errors.ApiError:

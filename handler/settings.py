@@ -85,7 +85,11 @@ class Settings:
         "", "S3 bucket for what does not fit an answer; without it such a request is a 400 that says what would fit."
     )
     limits_table: str = _setting(
-        "", "DynamoDB table of what keys with limits have used. Without it such keys get a 503, others are served."
+        "",
+        "DynamoDB table of what keys and accounts with limits have used. Without it they get a 503, others are served.",
+    )
+    prices_table: str = _setting(
+        "", "DynamoDB table of prices with the times they begin; without it, or a row in it, the next three say them."
     )
     rollups_table: str = _setting(
         "", "DynamoDB table of usage per minute, hour and day, which reports are read from. Without it they are a 503."

@@ -94,6 +94,7 @@ def serving(aws: dict[str, str], tables: Tables, layer: Path) -> dict[str, str]:
         "KEYS_TABLE": tables.keys,
         "USAGE_TABLE": tables.usage,
         "LIMITS_TABLE": tables.limits,
+        "PRICES_TABLE": tables.prices,
         "ENTRIES_TABLE": tables.entries,
         "ROLLUPS_TABLE": tables.rollups,
     }

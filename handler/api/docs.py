@@ -7,6 +7,7 @@ import re
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
+from starlette.concurrency import run_in_threadpool
 
 from handler.service import Service
 
@@ -28,7 +29,8 @@ async def docs(request: Request) -> Response:
     from handler.api import page
 
     service: Service = request.app.state.service
-    html = page.render(service.models, address(request), service.settings.max_body_bytes, request.app.state.room)
+    models = await run_in_threadpool(service.priced)
+    html = page.render(models, address(request), service.settings.max_body_bytes, request.app.state.room)
     return Response(html, headers=_HEADERS, media_type="text/html")
 
 

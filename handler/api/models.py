@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
+from starlette.concurrency import run_in_threadpool
 
 from handler.api import auth
 from handler.billing.keys import ROLES
@@ -18,7 +19,7 @@ async def models(request: Request) -> Response:
     """The models served here, and a row for each alias that pickers look for."""
     service: Service = request.app.state.service
     await auth.caller(request, service, *ROLES)
-    return JSONResponse(service.models.listing())
+    return JSONResponse((await run_in_threadpool(service.priced)).listing())
 
 
 @router.get("/v1/models/{name:path}")
@@ -26,18 +27,18 @@ async def model(request: Request) -> Response:
     """One model, by its id or an alias; slashes in either form."""
     service: Service = request.app.state.service
     await auth.caller(request, service, *ROLES)
-    return JSONResponse(service.models.one(request.path_params["name"]))
+    return JSONResponse((await run_in_threadpool(service.priced)).one(request.path_params["name"]))
 
 
 @router.get("/v1/pricing")
 async def pricing(request: Request) -> Response:
     """What a million tokens of each model cost now."""
     service: Service = request.app.state.service
-    return JSONResponse(service.models.pricing(datetime.now(UTC)))
+    return JSONResponse((await run_in_threadpool(service.priced)).pricing(datetime.now(UTC)))
 
 
 @router.get("/api/models")
 async def catalogue(request: Request) -> Response:
     """The models as a bare array."""
     service: Service = request.app.state.service
-    return JSONResponse(service.models.catalogue(healthy=service.ready))
+    return JSONResponse((await run_in_threadpool(service.priced)).catalogue(healthy=service.ready))

@@ -3,20 +3,23 @@
 `python -m handler.billing.keys` is the operator's tool (keytool.py).
 """
 
-import hashlib
 import logging
-import re
 import secrets
-import string
 import sys
 import threading
 import time
-import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from handler import store
+from handler.billing.accounts import ACCOUNT as ACCOUNT
+from handler.billing.accounts import ALL_ACCOUNTS as ALL_ACCOUNTS
+from handler.billing.accounts import PREFIX, Accounts, limits_of, stored
+from handler.billing.keytext import digest as digest
+from handler.billing.keytext import make as make
+from handler.billing.keytext import well_formed as well_formed
 from handler.contract.limits import NO_LIMITS, Limits
 
 if TYPE_CHECKING:
@@ -26,23 +29,20 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ROLES = ("inference", "admin")
-ACCOUNT = re.compile(r"[A-Za-z0-9_.-]{1,64}|\*")  # no "#", which separates the parts of a record's key
-ALL_ACCOUNTS = "*"
 
-_PREFIX, _RANDOM, _CHECK = "sk-", 32, 6  # 32 of 62 characters are 190 bits
-_ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
 FOUND_S, _MISSING_S, _STALE_S = 60, 5, 600
 _REMEMBERED = 10_000
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Who a request is billed to, and what it may use."""
+    """Who a request is billed to, and what it may use: its key, and all keys of its account together."""
 
     account: str
     key_id: str
     role: str
     limits: Limits = NO_LIMITS
+    account_limits: Limits = NO_LIMITS
 
 
 @dataclass(frozen=True)
@@ -53,34 +53,11 @@ class Key:
     name: str
     created: int
     revoked: int | None
+    expires: int | None = None
 
 
 _NO_ADMIN = "limits are for inference keys: an admin key embeds nothing"
-_NEVER: tuple[float, Caller | None] = (float("-inf"), None)
-
-
-def make() -> str:
-    """A new clear key: `sk-`, 32 random characters, and 6 that are the checksum of the rest."""
-    body = _PREFIX + "".join(secrets.choice(_ALPHABET) for _ in range(_RANDOM))
-    return body + _checksum(body)
-
-
-def well_formed(clear: str) -> bool:
-    """Whether it could be a key of ours: what could not is refused without a look at the table."""
-    body, check = clear[:-_CHECK], clear[-_CHECK:]
-    return len(clear) == len(_PREFIX) + _RANDOM + _CHECK and body.startswith(_PREFIX) and check == _checksum(body)
-
-
-def digest(clear: str) -> str:
-    return hashlib.sha256(clear.encode()).hexdigest()
-
-
-def _checksum(body: str) -> str:
-    value, digits = zlib.crc32(body.encode()), ""
-    for _ in range(_CHECK):
-        value, digit = divmod(value, len(_ALPHABET))
-        digits += _ALPHABET[digit]
-    return digits
+_NEVER: tuple[float, Caller | None, float] = (float("-inf"), None, 0)
 
 
 class Keys:
@@ -94,32 +71,37 @@ class Keys:
     ) -> None:
         # By the wall clock, because the clocks of a frozen process stand still.
         self._client, self._table, self._clock = client, table, clock
-        self._seen: dict[str, tuple[float, Caller | None]] = {}
+        self.accounts = Accounts(client, table)
+        self._seen: dict[str, tuple[float, Caller | None, float]] = {}
         self._lock = threading.Lock()
 
     def remembered(self, clear: str) -> Caller | None:
         """The caller of a key found in the last 60 s; None says nothing of any other key. Never waits."""
-        seen, caller = self._seen.get(digest(clear), _NEVER)
-        return caller if self._clock() - seen < FOUND_S else None
+        (seen, caller, until), now = self._seen.get(digest(clear), _NEVER), self._clock()
+        return caller if now - seen < FOUND_S and now < until else None
 
     def find(self, clear: str) -> Caller | None:
-        """The caller a key stands for; None if it is unknown or revoked. Raises StoreUnavailableError."""
+        """The caller a key stands for; None if it is unknown, revoked or expired. Raises StoreUnavailableError."""
         if not well_formed(clear):
             return None
         hashed, now = digest(clear), self._clock()
-        seen, caller = self._seen.get(hashed, _NEVER)
+        seen, caller, until = self._seen.get(hashed, _NEVER)
+        if caller and now >= until:
+            return None
         if now - seen < (FOUND_S if caller else _MISSING_S):
             return caller
         try:
-            found = self._read(hashed)
+            found, until = self._read(hashed)
         except store.StoreUnavailableError:
             if caller and now - seen < _STALE_S:
                 return caller
             raise
+        if now >= until:
+            found = None
         with self._lock:
             if len(self._seen) >= _REMEMBERED:
                 self._seen.clear()
-            self._seen[hashed] = now, found
+            self._seen[hashed] = now, found, until
         return found
 
     def warm(self) -> None:
@@ -129,16 +111,18 @@ class Keys:
         except store.StoreUnavailableError as error:
             log.warning("Keys table out of reach: %s", error)
 
-    def _read(self, hashed: str) -> Caller | None:
+    def _read(self, hashed: str) -> tuple[Caller | None, float]:
+        """The caller, and until when it is one."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
             item = self._client().get_item(TableName=self._table, Key={"hash": {"S": hashed}}).get("Item")
+            if item is None:
+                return None, float("inf")
+            embeds = item["role"]["S"] == "inference"
+            return _caller(item, self.accounts.limits(item["account"]["S"]) if embeds else NO_LIMITS), _until(item)
         except (BotoCoreError, ClientError) as error:
             raise store.StoreUnavailableError(store.reason(error, self._table)) from error
-        if item is None or "revoked" in item:
-            return None
-        return _caller(item)
 
     def create(self, account: str, role: str, name: str, limits: Limits = NO_LIMITS) -> tuple[str, Key]:
         """A new key, clear and as stored; the clear text is nowhere else. ValueError for what cannot be."""
@@ -154,28 +138,63 @@ class Keys:
             raise ValueError("name: expected printable characters, no tabs or line breaks")
         clear = make()
         key = Key(Caller(account, f"key_{secrets.token_hex(8)}", role, limits), name, int(self._clock()), None)
-        self._client().put_item(
-            TableName=self._table,
-            Item={
-                "hash": {"S": digest(clear)},
-                "account": {"S": account},
-                "key_id": {"S": key.caller.key_id},
-                "role": {"S": role},
-                "name": {"S": name},
-                "created": {"N": str(key.created)},
-                "limits": _stored(limits),
-            },
-            ConditionExpression="attribute_not_exists(#hash)",
-            ExpressionAttributeNames={"#hash": "hash"},
-        )
+        self._client().put_item(**self._new(clear, key))
         return clear, key
+
+    def rotate(self, key_id: str, grace_s: int) -> tuple[str, Key, int] | None:
+        """Another key of the same account, role, name and limits, clear and as stored, and the Unix second in which the
+        old one ends; None if there is no such key. What the new key uses is counted anew. ValueError for one that has
+        ended, or is going to."""
+        row, now = self._row(key_id), int(self._clock())
+        if row is None:
+            return None
+        hashed, old = row
+        if old.revoked is not None or old.expires is not None:
+            raise ValueError(f"{key_id} has been revoked or rotated before")
+        clear, expires = make(), now + grace_s
+        key = replace(old, caller=replace(old.caller, key_id=f"key_{secrets.token_hex(8)}"), created=now)
+        self._client().transact_write_items(
+            TransactItems=[
+                {"Put": self._new(clear, key)},
+                {
+                    "Update": {
+                        "TableName": self._table,
+                        "Key": {"hash": {"S": hashed}},
+                        "UpdateExpression": "SET expires = :expires",
+                        "ConditionExpression": "attribute_exists(#hash) AND attribute_not_exists(expires)",
+                        "ExpressionAttributeNames": {"#hash": "hash"},
+                        "ExpressionAttributeValues": {":expires": {"N": str(expires)}},
+                    }
+                },
+            ]
+        )
+        return clear, key, expires
+
+    def _new(self, clear: str, key: Key) -> Any:
+        """A put's arguments."""
+        caller = key.caller
+        return {
+            "TableName": self._table,
+            "Item": {
+                "hash": {"S": digest(clear)},
+                "account": {"S": caller.account},
+                "key_id": {"S": caller.key_id},
+                "role": {"S": caller.role},
+                "name": {"S": key.name},
+                "created": {"N": str(key.created)},
+                "limits": stored(caller.limits),
+            },
+            "ConditionExpression": "attribute_not_exists(#hash)",
+            "ExpressionAttributeNames": {"#hash": "hash"},
+        }
 
     def list(self) -> Iterator[tuple[str, Key]]:
         """Every key with its hash, in the table's order."""
         for page in self._client().get_paginator("scan").paginate(TableName=self._table, ConsistentRead=True):
             for item in page["Items"]:
-                revoked = int(item["revoked"]["N"]) if "revoked" in item else None
-                yield item["hash"]["S"], Key(_caller(item), item["name"]["S"], int(item["created"]["N"]), revoked)
+                if not item["hash"]["S"].startswith(PREFIX):
+                    ends = (int(item[end]["N"]) if end in item else None for end in ("revoked", "expires"))
+                    yield item["hash"]["S"], Key(_caller(item), item["name"]["S"], int(item["created"]["N"]), *ends)
 
     def revoke(self, key_id: str) -> bool:
         """False if there is no such key; one revoked before keeps its time. Functions notice within a minute."""
@@ -185,7 +204,7 @@ class Keys:
             self._change(row[0], "SET revoked = if_not_exists(revoked, :value)", now)
         return row is not None
 
-    def limit(self, key_id: str, changes: Mapping[str, int | None]) -> Limits | None:
+    def limit(self, key_id: str, changes: Mapping[str, int | Decimal | None]) -> Limits | None:
         """Set these of a key's limits, or clear those that are None; what it has then, or None if there is no such key.
         ValueError for an admin's. Functions notice within a minute."""
         row = self._row(key_id)
@@ -194,8 +213,8 @@ class Keys:
         hashed, key = row
         if key.caller.role != "inference":
             raise ValueError(_NO_ADMIN)
-        limits = replace(key.caller.limits, **changes)
-        self._change(hashed, "SET limits = :value", _stored(limits))
+        limits = replace(key.caller.limits, **changes)  # type: ignore[arg-type]
+        self._change(hashed, "SET limits = :value", stored(limits))
         return limits
 
     def _row(self, key_id: str) -> tuple[str, Key] | None:
@@ -212,14 +231,14 @@ class Keys:
         )
 
 
-def _caller(item: Mapping[str, Any]) -> Caller:
-    most = item.get("limits", {"M": {}})["M"]  # keys of before there were limits have none
-    limits = Limits(**{each.name: int(most[each.name]["N"]) for each in fields(Limits) if each.name in most})
-    return Caller(item["account"]["S"], item["key_id"]["S"], item["role"]["S"], limits)
+def _caller(item: Mapping[str, Any], account_limits: Limits = NO_LIMITS) -> Caller:
+    account, key_id, role = (item[part]["S"] for part in ("account", "key_id", "role"))
+    return Caller(account, key_id, role, limits_of(item), account_limits)
 
 
-def _stored(limits: Limits) -> "AttributeValueTypeDef":
-    return {"M": {name: {"N": str(most)} for name, most in asdict(limits).items() if most is not None}}
+def _until(item: Mapping[str, Any]) -> float:
+    """When a key ends, in Unix seconds."""
+    return 0.0 if "revoked" in item else float(item["expires"]["N"]) if "expires" in item else float("inf")
 
 
 if __name__ == "__main__":

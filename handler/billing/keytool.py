@@ -1,18 +1,24 @@
-"""`python -m handler.billing.keys`: the operator's tool for API keys and their limits."""
+"""`python -m handler.billing.keys`: the operator's tool for API keys, and for their limits and those of accounts."""
 
 import argparse
+import re
 import sys
 import time
+from decimal import Decimal
+from typing import Any
 
 from handler import settings, store
-from handler.billing.keys import FOUND_S, ROLES, Keys
+from handler.billing.keys import FOUND_S, ROLES, Key, Keys
 from handler.contract.limits import Limits
 
 _OPTIONS = {
     "requests_per_minute": ("--rpm", "requests per UTC minute"),
     "tokens_per_minute": ("--tpm", "tokens per UTC minute"),
-    "tokens_per_month": ("--tokens-per-month", "tokens per UTC month, the key's quota"),
+    "tokens_per_month": ("--tokens-per-month", "tokens per UTC month, a quota"),
+    "usd_per_month": ("--usd-per-month", "USD per UTC month, a quota in money"),
 }
+_USD = re.compile(r"\d{1,9}(\.\d{1,12})?", re.ASCII)
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -42,7 +48,11 @@ def _parser() -> argparse.ArgumentParser:
     limits = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     for field, (option, about) in _OPTIONS.items():
         limits.add_argument(
-            option, dest=field, type=_limit, metavar="N", help=f"at most N {about}; `none` for any number"
+            option,
+            dest=field,
+            type=_usd if field == "usd_per_month" else _limit,
+            metavar="N",
+            help=f"at most N {about}; `none` for any number",
         )
     parser = argparse.ArgumentParser(prog="python -m handler.billing.keys", description="API keys of a deployment.")
     calls = parser.add_subparsers(required=True)
@@ -53,15 +63,25 @@ def _parser() -> argparse.ArgumentParser:
     create.add_argument("--role", choices=ROLES, default="inference", help="default: inference")
     create.add_argument("--name", default="", help="a note for people")
     create.set_defaults(call=_create)
-    shown = calls.add_parser("list", parents=[table], help="all keys: id, account, role, name, created, state, limits")
+    shown = calls.add_parser("list", parents=[table], help="all keys, and the accounts that have limits")
     shown.set_defaults(call=_list)
     change = calls.add_parser(
-        "limits", parents=[table, limits], help="set or clear some of a key's limits; functions notice within a minute"
+        "limits", parents=[table, limits], help="set or clear some limits; functions notice within a minute"
     )
+    whose = change.add_mutually_exclusive_group(required=True)
+    whose.add_argument("key_id", nargs="?", help="whose, as `list` prints it (key_…)")
+    whose.add_argument("--account", help="or all keys of this account together")
     change.set_defaults(call=_limits)
     revoke = calls.add_parser("revoke", parents=[table], help="end a key; functions notice within a minute")
     revoke.set_defaults(call=_revoke)
-    for each in (change, revoke):
+    rotate = calls.add_parser(
+        "rotate", parents=[table], help="make another key of the same account, role, name and limits; the old one ends"
+    )
+    rotate.add_argument(
+        "--grace", type=_duration, default="1d", metavar="TIME", help="how long it still works: 30m, 12h, 7d (1d)"
+    )
+    rotate.set_defaults(call=_rotate)
+    for each in (rotate, revoke):
         each.add_argument("key_id", help="as `list` prints it (key_…)")
     return parser
 
@@ -77,10 +97,19 @@ def _create(keys: Keys, asked: argparse.Namespace) -> None:
 def _list(keys: Keys, _asked: argparse.Namespace) -> None:
     print("key\taccount\trole\tname\tcreated\tstate\tlimits")  # noqa: T201
     for _, key in sorted(keys.list(), key=lambda row: row[1].created):
-        state = "active" if key.revoked is None else f"revoked {_time(key.revoked)}"
         who = key.caller
-        row = (who.key_id, who.account, who.role, key.name, _time(key.created), state, _told(who.limits))
+        row = (who.key_id, who.account, who.role, key.name, _time(key.created), _state(key), _told(who.limits))
         print("\t".join(row))  # noqa: T201
+    for account, limits in sorted(keys.accounts.list()):
+        print(f"all keys of {account}\t{_told(limits)}")  # noqa: T201
+
+
+def _state(key: Key) -> str:
+    if key.revoked is not None:
+        return f"revoked {_time(key.revoked)}"
+    if key.expires is None:
+        return "active"
+    return f"{'expired' if key.expires <= time.time() else 'active until'} {_time(key.expires)}"
 
 
 def _limits(keys: Keys, asked: argparse.Namespace) -> None:
@@ -89,10 +118,24 @@ def _limits(keys: Keys, asked: argparse.Namespace) -> None:
         raise ValueError(
             f"nothing to change: {', '.join(option for option, _ in _OPTIONS.values())}; `list` shows limits"
         )
-    limits = keys.limit(asked.key_id, changes)
-    if limits is None:
+    if asked.account is not None:
+        whose, limits = f"all keys of {asked.account}", keys.accounts.limit(asked.account, changes)
+    elif (found := keys.limit(asked.key_id, changes)) is not None:
+        whose, limits = asked.key_id, found
+    else:
         raise _unknown(asked.key_id)
-    print(f"{asked.key_id}: {_told(limits)}; functions notice within {FOUND_S} seconds.")  # noqa: T201
+    print(f"{whose}: {_told(limits)}; functions notice within {FOUND_S} seconds.")  # noqa: T201
+
+
+def _rotate(keys: Keys, asked: argparse.Namespace) -> None:
+    made = keys.rotate(asked.key_id, asked.grace)
+    if made is None:
+        raise _unknown(asked.key_id)
+    clear, key, expires = made
+    print(  # noqa: T201
+        f"{key.caller.key_id} follows {asked.key_id}, which ends {_time(expires)}. Keep it: it is shown only now."
+    )
+    print(clear)  # noqa: T201
 
 
 def _revoke(keys: Keys, asked: argparse.Namespace) -> None:
@@ -105,7 +148,7 @@ def _unknown(key_id: str) -> ValueError:
     return ValueError(f"no key {key_id}; `list` shows the ids")
 
 
-def _asked_limits(asked: argparse.Namespace) -> dict[str, int | None]:
+def _asked_limits(asked: argparse.Namespace) -> dict[str, Any]:
     """Those that were named."""
     return {field: most for field, most in vars(asked).items() if field in _OPTIONS}
 
@@ -118,13 +161,29 @@ def _limit(text: str) -> int | None:
     return int(text)
 
 
+def _usd(text: str) -> Decimal | None:
+    if text == "none":
+        return None
+    if not _USD.fullmatch(text) or not Decimal(text):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a decimal number above 0, such as 25.50, or `none`")
+    return Decimal(text)
+
+
+def _duration(text: str) -> int:
+    number, unit = text[:-1], text[-1:]
+    if not (number.isascii() and number.isdigit() and len(number) < 9 and unit in _SECONDS):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number and s, m, h or d, such as 12h")
+    return int(number) * _SECONDS[unit]
+
+
 def _told(limits: Limits) -> str:
     units = {
         "requests per minute": limits.requests_per_minute,
         "tokens per minute": limits.tokens_per_minute,
         "tokens per month": limits.tokens_per_month,
+        "USD per month": limits.usd_per_month,
     }
-    return ", ".join(f"{most} {unit}" for unit, most in units.items() if most is not None) or "no limits"
+    return ", ".join(f"{Decimal(most):f} {unit}" for unit, most in units.items() if most is not None) or "no limits"
 
 
 def _time(seconds: int) -> str:

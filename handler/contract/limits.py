@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 
 from handler.contract import errors
 from handler.contract.errors import ApiError
@@ -10,11 +11,12 @@ from handler.contract.errors import ApiError
 
 @dataclass(frozen=True)
 class Limits:
-    """What a key may use; None where there is no such limit."""
+    """What a key, or all of an account's together, may use; None where there is no such limit."""
 
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     tokens_per_month: int | None = None
+    usd_per_month: Decimal | None = None
 
     def __bool__(self) -> bool:
         """Whether there is any."""
@@ -22,15 +24,28 @@ class Limits:
 
 
 NO_LIMITS = Limits()
+_PARTS = ("limit", "remaining", "reset")
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What a request of a model takes: tokens, and what they cost in exact USD. `at`: the time of its usage record, in
+    Unix seconds."""
+
+    model: str
+    tokens: int
+    usd: Decimal
+    at: float
 
 
 @dataclass(frozen=True)
 class Used:
-    """What has been counted: requests and tokens in a minute, tokens in its month."""
+    """What has been counted: requests and tokens in a minute, tokens and USD in its month."""
 
     requests: int
     tokens: int
     month_tokens: int
+    month_usd: Decimal
 
 
 def headers(limits: Limits, used: Used, now: float) -> dict[str, str]:
@@ -46,15 +61,28 @@ def headers(limits: Limits, used: Used, now: float) -> dict[str, str]:
     return told
 
 
-def refusal(limits: Limits, used: Used, tokens: int, model: str, now: float) -> ApiError:
-    """The 429 for one more request, of so many tokens, beyond what is used. Quota goes before rate; then comes what
-    waiting cannot cure.
-    """
+def tighter(one: dict[str, str], other: dict[str, str]) -> dict[str, str]:
+    """The other's headers, but for requests and for tokens those of the one of which no more remain: what a client may
+    still send is bounded by it."""
+    told = dict(other)
+    for unit in ("requests", "tokens"):
+        remaining = f"x-ratelimit-remaining-{unit}"
+        if remaining in one and (remaining not in other or int(one[remaining]) <= int(other[remaining])):
+            told |= {name: one[name] for name in (f"x-ratelimit-{part}-{unit}" for part in _PARTS)}
+    return told
+
+
+def refusal(limits: Limits, used: Used, demand: Demand, now: float) -> ApiError:
+    """The 429 for one more request beyond what is used. Quota goes before rate; then comes what waiting cannot cure."""
+    tokens, model = demand.tokens, demand.model
     told, left = headers(limits, used, now), _left_ms(now)
     wait = told | {"retry-after": str(math.ceil(left / 1000)), "retry-after-ms": str(left)}
-    month, minute, requests = limits.tokens_per_month, limits.tokens_per_minute, limits.requests_per_minute
+    month, money = limits.tokens_per_month, limits.usd_per_month
     if month is not None and used.month_tokens + tokens > month:
         return errors.QUOTA.error(headers=told, limit=month, unit="tokens", until=_next_month(now))
+    if money is not None and used.month_usd + demand.usd > money:
+        return errors.QUOTA.error(headers=told, limit=f"{money:f}", unit="USD", until=_next_month(now))
+    minute, requests = limits.tokens_per_minute, limits.requests_per_minute
     if minute is not None and tokens > minute:
         return errors.TOO_MANY_TOKENS_FOR_A_MINUTE.error(headers=told, model=model, limit=minute, requested=tokens)
     if requests is not None and used.requests >= requests:

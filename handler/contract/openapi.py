@@ -14,6 +14,7 @@ VERSION = "0.1.0"  # pyproject.toml's, which the image does not have; a test hol
 
 # What any route can answer; what a caller with a key can; and what only embedding can.
 _ANYWHERE = (errors.UNFORESEEN,)
+_PRICED = (errors.STORE_UNAVAILABLE, *_ANYWHERE)
 _KEYED = (errors.NO_KEY, errors.WRONG_KEY, errors.STORE_UNAVAILABLE, *_ANYWHERE)
 _BEYOND_ROUTES = (errors.UNKNOWN_URL, errors.WRONG_METHOD, errors.BROKEN_HTTP, errors.HEAD_TOO_LARGE)
 _EMBEDDING = tuple(problem for problem in errors.table() if problem not in (*_BEYOND_ROUTES, errors.REPORT_TOO_LARGE))
@@ -124,16 +125,16 @@ def _paths(models: Models) -> dict[str, Schema]:
         "/invocations": {"post": embed | {"operationId": "invocations", "summary": "SageMaker's name for embeddings."}},
         "/v1/models": {"get": _get("models", "The models, and an alias's row where pickers need it.", "ModelList")},
         "/v1/models/{name}": {"parameters": [name], "get": one},
-        "/v1/pricing": {"get": _public("pricing", "Prices in USD per million tokens.", "PriceList")},
-        "/api/models": {"get": _public("catalogue", "The models as a bare array.", {"ModelCard"})},
+        "/v1/pricing": {"get": _public("pricing", "Prices in USD per million tokens.", "PriceList", _PRICED)},
+        "/api/models": {"get": _public("catalogue", "The models as a bare array.", {"ModelCard"}, _PRICED)},
         "/v1/organization/usage/embeddings": {"get": _report(usage.EMBEDDINGS, "Tokens and requests.", "UsagePage")},
         "/v1/organization/costs": {"get": _report(usage.COSTS, "Exact USD.", "CostsPage")},
         "/v1/usage": {"get": own},
         "/health": {"get": _public("health", "The process lives.", "Status")},
         "/ready": {"get": _public("ready", "A token has gone through the model.", "Status", ready)},
         "/ping": {"get": _public("ping", "As `/ready`.", "Status", ready)},
-        "/": {"get": _page("home", "How to call this service.", "text/html")},
-        "/docs": {"get": _page("docs", "As `/`.", "text/html")},
+        "/": {"get": _page("home", "How to call this service.", "text/html", _PRICED)},
+        "/docs": {"get": _page("docs", "As `/`.", "text/html", _PRICED)},
         "/openapi.json": {"get": _page("openapi", "This document.", JSON)},
     }
 
@@ -179,8 +180,8 @@ def _public(name: str, about: str, shape: str | set[str], problems: Iterable[Pro
     return _get(name, about, shape, problems) | {"security": []}
 
 
-def _page(name: str, about: str, media: str) -> Schema:
-    page = _public(name, about, "Status")
+def _page(name: str, about: str, media: str, problems: Iterable[Problem] = _ANYWHERE) -> Schema:
+    page = _public(name, about, "Status", problems)
     page["responses"]["200"]["content"] = {media: {"schema": {"type": "object" if media == JSON else "string"}}}
     return page
 

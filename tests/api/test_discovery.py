@@ -161,8 +161,8 @@ def test_the_price_its_batch_factor_and_its_beginning_are_settings(priced: TestC
 
 
 def test_a_record_is_billed_at_the_settings_price(config: Settings) -> None:
-    model = Service.open(parse({**_environment(config), "INPUT_PER_MTOK": "0.000000000001"})).models.find(MODEL)
-    assert model.input_per_mtok == Decimal("0.000000000001")  # to the last digit: it is what a record keeps
+    model = Service.open(parse({**_environment(config), "INPUT_PER_MTOK": "0.000002"})).models.find(MODEL)
+    assert model.input_per_mtok == Decimal("0.000002")  # to the last digit: it is what a record keeps
 
 
 @pytest.mark.parametrize("text", ["-1", "1e-2", "NaN", "Infinity", "0,01", ".5", "1" * 10, "0." + "1" * 13, "٣"])
@@ -175,7 +175,7 @@ def test_a_price_that_is_no_plain_decimal_ends_the_start(name: str, text: str) -
 @pytest.mark.parametrize("text", ["soon", "2026-11-01", "2026-11-01T00:00:00", "2026-13-01T00:00:00Z"])
 def test_a_beginning_that_is_no_time_with_a_zone_ends_the_start(text: str) -> None:
     with pytest.raises(SettingError, match=f"PRICE_EFFECTIVE_AT={text}"):
-        prices.current(Settings(price_effective_at=text), 0)
+        prices.settled(Settings(price_effective_at=text), 0)
 
 
 # GET /api/models

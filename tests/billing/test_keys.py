@@ -4,6 +4,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -231,3 +232,108 @@ def test_the_tool_says_what_is_wrong(tables: Tables, ministack: MiniStack) -> No
     )
     assert missing.returncode == 1
     assert "KEYS_TABLE: not set" in missing.stderr
+
+
+# Rotation
+
+
+def test_a_rotated_key_has_a_successor_alike_and_ends_with_its_grace(table: Keys, clock: Clock) -> None:
+    limits = Limits(requests_per_minute=60, usd_per_month=Decimal("12.5"))
+    old_clear, old = table.create("acct_a", "inference", "ci", limits)
+    made = table.rotate(old.caller.key_id, 3600)
+    assert made is not None
+    clear, key, expires = made
+    assert expires == int(clock.now) + 3600
+    assert (key.name, key.caller.account, key.caller.role, key.caller.limits) == ("ci", "acct_a", "inference", limits)
+    assert key.caller.key_id != old.caller.key_id
+    clock.now = expires - 1.0
+    assert table.find(clear) == key.caller
+    assert table.find(old_clear) == table.remembered(old_clear) == old.caller
+    clock.now = expires
+    assert table.remembered(old_clear) is None, "to the second, remembered or not"
+    assert table.find(old_clear) is None
+    assert table.find(clear) == key.caller
+
+
+def test_an_expired_key_is_nobody_to_a_process_that_never_saw_it(table: Keys, tables: Tables, clock: Clock) -> None:
+    clear, key = table.create("acct_a", "inference", "")
+    table.rotate(key.caller.key_id, 0)
+    assert Keys(store.dynamodb, tables.keys, clock).find(clear) is None
+
+
+def test_a_key_is_rotated_once_and_not_after_its_end(table: Keys) -> None:
+    _, key = table.create("acct_a", "inference", "")
+    table.rotate(key.caller.key_id, 3600)
+    with pytest.raises(ValueError, match="has been revoked or rotated before"):
+        table.rotate(key.caller.key_id, 3600)
+    _, key = table.create("acct_a", "inference", "")
+    table.revoke(key.caller.key_id)
+    with pytest.raises(ValueError, match="has been revoked or rotated before"):
+        table.rotate(key.caller.key_id, 3600)
+    assert table.rotate("key_none", 3600) is None
+
+
+def test_the_tool_rotates(tables: Tables, ministack: MiniStack, table: Keys) -> None:
+    _, old = table.create("acct_tool", "inference", "ci", Limits(tokens_per_month=5))
+    done = run(tables, ministack.env, "rotate", old.caller.key_id, "--grace", "7d")
+    described, clear = done.stdout.splitlines()
+    key_id = described.split(" ")[0]
+    found = Keys(store.dynamodb, tables.keys).find(clear)
+    assert found == Caller("acct_tool", key_id, "inference", Limits(tokens_per_month=5))
+    listed = run(tables, ministack.env, "list").stdout
+    [row] = [line.split("\t") for line in listed.splitlines() if line.startswith(old.caller.key_id)]
+    assert row[5].startswith("active until 20")
+    wrong = run(tables, ministack.env, "rotate", key_id, "--grace", "soon")
+    assert (wrong.returncode, "such as 12h" in wrong.stderr) == (2, True)
+
+
+# Accounts
+
+
+def test_an_accounts_limits_come_with_each_of_its_keys_within_a_minute(
+    table: Keys, tables: Tables, clock: Clock
+) -> None:
+    (one, key), (two, _) = (table.create("acct_shared", "inference", name) for name in ("one", "two"))
+    stranger, other = table.create("acct_share", "inference", "")
+    assert table.find(one) == key.caller
+    operator = Keys(store.dynamodb, tables.keys, clock)
+    money = Limits(usd_per_month=Decimal("0.000001"))
+    assert operator.accounts.limit("acct_shared", {"usd_per_month": Decimal("0.000001")}) == money
+    clock.now += 60
+    for clear in (one, two):
+        found = table.find(clear)
+        assert found is not None
+        assert (found.limits, found.account_limits) == (NO_LIMITS, money)
+    assert table.find(stranger) == other.caller
+    changed = operator.accounts.limit("acct_shared", {"usd_per_month": None, "requests_per_minute": 7})
+    assert changed == Limits(requests_per_minute=7)
+    assert ("acct_shared", changed) in operator.accounts.list()
+    assert not any("account#" in row[0] for row in operator.list()), "an account is no key"
+
+
+def test_a_key_that_is_remembered_costs_no_read_of_its_account(table: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+    clear, _ = table.create("acct_a", "inference", "")
+    table.find(clear)
+    monkeypatch.setattr(table, "_client", lambda: pytest.fail("the table was asked"))
+    monkeypatch.setattr(table.accounts, "_client", lambda: pytest.fail("the table was asked"))
+    assert table.find(clear)
+
+
+def test_the_tool_sets_shows_and_clears_an_accounts_limits(tables: Tables, ministack: MiniStack) -> None:
+    done = run(tables, ministack.env, "limits", "--account", "acct_t", "--rpm", "60", "--usd-per-month", "25.50")
+    assert done.stdout == (
+        "all keys of acct_t: 60 requests per minute, 25.50 USD per month; functions notice within 60 seconds.\n"
+    )
+    assert "all keys of acct_t\t60 requests per minute, 25.5" in run(tables, ministack.env, "list").stdout
+    run(tables, ministack.env, "limits", "--account", "acct_t", "--rpm", "none", "--usd-per-month", "none")
+    assert "acct_t\t" not in run(tables, ministack.env, "list").stdout
+    both = run(tables, ministack.env, "limits", "key_any", "--account", "acct_t", "--rpm", "1")
+    neither = run(tables, ministack.env, "limits", "--rpm", "1")
+    nobody = run(tables, ministack.env, "limits", "--account", "*", "--rpm", "1")
+    assert [both.returncode, neither.returncode, nobody.returncode] == [2, 2, 1]
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "1e3", "NaN", "0." + "1" * 13, "1" * 10])
+def test_what_is_no_amount_of_money_is_refused(tables: Tables, ministack: MiniStack, value: str) -> None:
+    refused = run(tables, ministack.env, "limits", "key_any", f"--usd-per-month={value}")
+    assert (refused.returncode, "expected a decimal number above 0" in refused.stderr) == (2, True)

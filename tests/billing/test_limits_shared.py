@@ -13,7 +13,7 @@ import pytest
 from handler import store
 from handler.billing.limits import Counters
 from handler.contract.limits import Limits
-from tests.billing.conftest import NOON, Clock, counted, item, take
+from tests.billing.conftest import NOON, Clock, count, counted, item, take
 from tests.stack import faults
 from tests.stack.ministack import MiniStack, Tables
 
@@ -24,11 +24,13 @@ HOUSE = Path(__file__).resolve().parents[2]
 
 CALLER = """
 import json, random, sys
+from decimal import Decimal
 from concurrent.futures import ThreadPoolExecutor
 from handler import store
+from handler.billing.keys import Caller
 from handler.billing.limits import Counters
 from handler.contract.errors import ApiError
-from handler.contract.limits import Limits
+from handler.contract.limits import Demand, Limits
 
 table, key_id, now, limits, seed = sys.argv[1:]
 counters = Counters(store.dynamodb, table, lambda: float(now))
@@ -36,7 +38,7 @@ limits, chance = Limits(**json.loads(limits)), random.Random(int(seed))
 
 def call(tokens):
     try:
-        counters.take(key_id, limits, tokens, "bge-m3")
+        counters.take(Caller("acct_a", key_id, "inference", limits), Demand("bge-m3", tokens, Decimal(0), float(now)))
     except ApiError as error:
         return [error.problem.type, tokens]
     return ["passed", tokens]
@@ -108,14 +110,14 @@ def test_many_callers_across_a_minutes_turn_have_the_limit_in_each_minute(tables
 
 def test_a_throttled_update_is_tried_again_and_counts_once(tables: Tables, clock: Clock, key_id: str) -> None:
     client = faults.client("UpdateItem", 1, code="ThrottlingException", status=400, done=False)
-    Counters(lambda: client, tables.limits, clock).take(key_id, Limits(tokens_per_minute=10), 4, "bge-m3")
+    count(Counters(lambda: client, tables.limits, clock), key_id, Limits(tokens_per_minute=10), 4)
     assert counted(tables, key_id)["tokens@2026-11-24T12:00"] == 4
 
 
 def test_an_update_that_stays_throttled_is_a_store_out_of_reach(tables: Tables, clock: Clock, key_id: str) -> None:
     client = faults.client("UpdateItem", 2, code="ThrottlingException", status=400, done=False)
     with pytest.raises(store.StoreUnavailableError, match="ThrottlingException on tests-Limits"):
-        Counters(lambda: client, tables.limits, clock).take(key_id, Limits(tokens_per_minute=10), 4, "bge-m3")
+        count(Counters(lambda: client, tables.limits, clock), key_id, Limits(tokens_per_minute=10), 4)
     assert item(tables, key_id) == {}
 
 
@@ -127,12 +129,12 @@ def test_an_update_whose_answer_is_lost_leaves_the_counter_ahead_and_never_behin
         return Counters(lambda: client, tables.limits, clock)
 
     limits = Limits(tokens_per_minute=13)
-    lossy(1).take(key_id, limits, 4, "bge-m3")
+    count(lossy(1), key_id, limits, 4)
     assert counted(tables, key_id)["tokens@2026-11-24T12:00"] == 8, "passed once, counted twice"
     assert take(lossy(1), key_id, limits, 4) == "tokens"
     assert counted(tables, key_id)["tokens@2026-11-24T12:00"] == 12, "refused by what its own first attempt took"
     with pytest.raises(store.StoreUnavailableError, match="InternalServerError on tests-Limits"):
-        lossy(2).take(key_id, limits, 1, "bge-m3")
+        count(lossy(2), key_id, limits, 1)
     assert counted(tables, key_id)["tokens@2026-11-24T12:00"] == 13
 
 
@@ -140,7 +142,7 @@ def test_where_past_minutes_cannot_be_removed_the_request_passes_and_the_next_on
     counters: Counters, tables: Tables, clock: Clock, key_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limits = Limits(requests_per_minute=2)
-    counters.take(key_id, limits, 1, "bge-m3")
+    count(counters, key_id, limits, 1)
     clock.now += 3600
     client, update = store.dynamodb(), store.dynamodb().update_item
 
@@ -153,17 +155,17 @@ def test_where_past_minutes_cannot_be_removed_the_request_passes_and_the_next_on
 
     with monkeypatch.context() as patched:
         patched.setattr(client, "update_item", throttled)
-        counters.take(key_id, limits, 1, "bge-m3")
+        count(counters, key_id, limits, 1)
     assert "requests@2026-11-24T12:00" in counted(tables, key_id)
-    counters.take(key_id, limits, 1, "bge-m3")
+    count(counters, key_id, limits, 1)
     assert "requests@2026-11-24T12:00" not in counted(tables, key_id)
 
 
 def test_a_table_that_is_not_there_is_a_store_out_of_reach(ministack: MiniStack) -> None:
     with pytest.raises(store.StoreUnavailableError, match="on no-such-table"):
-        Counters(store.dynamodb, "no-such-table").take("key_1", Limits(requests_per_minute=1), 1, "bge-m3")
+        count(Counters(store.dynamodb, "no-such-table"), "key_1", Limits(requests_per_minute=1), 1)
 
 
 def test_without_a_tables_name_a_key_with_limits_is_not_served() -> None:
-    with pytest.raises(store.StoreUnavailableError, match="LIMITS_TABLE is not set, and key_1 has limits"):
-        Counters(store.dynamodb, "").take("key_1", Limits(requests_per_minute=1), 1, "bge-m3")
+    with pytest.raises(store.StoreUnavailableError, match="LIMITS_TABLE is not set, and key#key_1 has limits"):
+        count(Counters(store.dynamodb, ""), "key_1", Limits(requests_per_minute=1), 1)

@@ -112,6 +112,7 @@ RIGHTS = {
         ("dynamodb:Query", "Usage", "Arn"),
         ("dynamodb:Query", "Rollups", "Arn"),
         ("dynamodb:UpdateItem", "Limits", "Arn"),
+        ("dynamodb:Query", "Prices", "Arn"),
         ("dynamodb:PutItem", "Entries", "Arn"),
         ("sqs:SendMessage", "LedgerQueue", "Arn"),
         ("logs:CreateLogStream", "EmbedLogs", "Arn"),
@@ -214,7 +215,7 @@ def test_the_alias_moves_with_a_new_image_and_with_a_changed_property(source: Te
 def test_every_table_is_on_demand_encrypted_recoverable_and_outlives_the_stack(resources: dict[str, Any]) -> None:
     tables = of_type(resources, "AWS::DynamoDB::Table")
 
-    assert set(tables) == {"Keys", "Usage", "Limits", "Entries", "Rollups"}
+    assert set(tables) == {"Keys", "Usage", "Limits", "Prices", "Entries", "Rollups"}
     for table in tables.values():
         properties = table["Properties"]
         assert (table["DeletionPolicy"], table["UpdateReplacePolicy"]) == ("Retain", "Retain")
@@ -348,6 +349,7 @@ def test_every_variable_the_template_sets_is_one_the_function_reads(resources: d
     assert variables["KEYS_TABLE"] == {"Ref": "Keys"}
     assert variables["USAGE_TABLE"] == {"Ref": "Usage"}
     assert variables["LIMITS_TABLE"] == {"Ref": "Limits"}
+    assert variables["PRICES_TABLE"] == {"Ref": "Prices"}
     assert variables["ENTRIES_TABLE"] == {"Ref": "Entries"}
     assert variables["LEDGER_QUEUE"] == {"Ref": "LedgerQueue"}
 
@@ -460,6 +462,7 @@ def test_outputs_are_what_an_operator_needs_next(source: Template) -> None:
         "KeysTable": {"Ref": "Keys"},
         "UsageTable": {"Ref": "Usage"},
         "LimitsTable": {"Ref": "Limits"},
+        "PricesTable": {"Ref": "Prices"},
         "EntriesTable": {"Ref": "Entries"},
         "LedgerQueue": {"Ref": "LedgerQueue"},
         "RollupsTable": {"Ref": "Rollups"},

@@ -6,6 +6,7 @@ import struct
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from decimal import Decimal
 from functools import cache, partial
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from handler.billing import keys
 from handler.billing.keys import Keys
 from handler.billing.limits import Counters
 from handler.contract import errors
+from handler.contract.limits import Demand
 from handler.engine.manifest import CL100K, GRAPH, TOKENIZER, WEIGHTS
 from tests.api.test_manners import UNREADABLE
 from tests.doors import refusals
@@ -115,7 +117,7 @@ def key_of(tables: Tables, inference_key: str, admin_key: str) -> Callable[[Refu
         clear, made = Keys(store.dynamodb, tables.keys).create("acct_limited", "inference", "tests", refusal.limits)
         for ahead in (0, 60) if refusal.used else ():  # whichever minute it is when the request comes
             counters = Counters(store.dynamodb, tables.limits, partial(_after, ahead))
-            counters.take(made.caller.key_id, refusal.limits, TOKENS, MODEL)
+            counters.take(made.caller, Demand(MODEL, TOKENS, Decimal(0), _after(ahead)))
         return clear
 
     return key

@@ -5,6 +5,7 @@ The services run with a wall clock that the tests set, so that a minute ends whe
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ import openai
 import pytest
 
 from handler import store
-from handler.billing.keys import Keys
+from handler.billing.keys import Caller, Keys
 from handler.billing.limits import Counters
-from handler.contract.limits import Limits
+from handler.contract.limits import Demand, Limits
 from tests.doors.conftest import ENTRY, ROOT
 from tests.doors.test_lambda import DIMENSIONS, LOADS, MODEL, url_event
 from tests.stack import node
@@ -74,7 +75,9 @@ def make_key(tables: Tables) -> Callable[[Limits], Key]:
 
 def use(timed: Timed, tables: Tables, key: Key, tokens: int) -> None:
     """Another instance has served a request with this key."""
-    Counters(store.dynamodb, tables.limits, timed.clock.now).take(key.key_id, key.limits, tokens, MODEL)
+    caller = Caller("acct_limited", key.key_id, "inference", key.limits)
+    demand = Demand(MODEL, tokens, Decimal(0), timed.clock.now())
+    Counters(store.dynamodb, tables.limits, timed.clock.now).take(caller, demand)
 
 
 def embed(timed: Timed, key: str, **values: Any) -> httpx.Response:
@@ -127,7 +130,7 @@ def test_a_minute_that_is_used_up_is_429_until_it_ends(
     timed: Timed, make_key: Callable[[Limits], Key], tables: Tables, unit: str
 ) -> None:
     timed.clock.set_minute_to_end_in(30)
-    key = make_key(Limits(**{f"{unit}_per_minute": {"requests": 1, "tokens": TOKENS + 1}[unit]}))
+    key = make_key({"requests": Limits(requests_per_minute=1), "tokens": Limits(tokens_per_minute=TOKENS + 1)}[unit])
     assert embed(timed, key.clear).status_code == 200
     records = len(tables.records())
     answer = embed(timed, key.clear)
@@ -155,6 +158,27 @@ def test_a_month_that_is_used_up_is_429_and_final(
     assert "retry-after" not in answer.headers
     assert told(answer)["x-ratelimit-remaining-requests"] == "0"
     assert len(tables.records()) == records
+
+
+def test_a_months_money_is_used_by_what_requests_cost_exactly(
+    timed: Timed, make_key: Callable[[Limits], Key], tables: Tables
+) -> None:
+    cost = TOKENS * Decimal("0.01") / 1_000_000  # at the settings' price
+    key = make_key(Limits(usd_per_month=2 * cost))
+    answers = [embed(timed, key.clear) for _ in range(3)]
+    assert [each.status_code for each in answers] == [200, 200, 429]
+    assert f"{2 * cost:f} USD per month are used up until 20" in answers[2].json()["error"]["message"]
+    assert answers[2].headers["x-should-retry"] == "false"
+
+
+def test_an_accounts_keys_share_its_limit(timed: Timed, tables: Tables) -> None:
+    account = f"acct_shared_{id(timed)}"  # each door's own
+    keys = Keys(store.dynamodb, tables.keys)
+    keys.accounts.limit(account, {"requests_per_minute": 2})
+    timed.clock.set_minute_to_end_in(30)
+    answers = [embed(timed, keys.create(account, "inference", "")[0]) for _ in range(3)]
+    assert [each.status_code for each in answers] == [200, 200, 429]
+    assert [told(each)["x-ratelimit-remaining-requests"] for each in answers] == ["1", "0", "0"]
 
 
 # SDKs, with the retries they have by default

@@ -22,6 +22,7 @@ class Tables:
     keys: str
     usage: str
     limits: str
+    prices: str
     entries: str
     rollups: str
 
@@ -94,5 +95,6 @@ class MiniStack:
             usage=names["Usage"],
             limits=names["Limits"],
             entries=names["Entries"],
+            prices=names["Prices"],
             rollups=names["Rollups"],
         )
