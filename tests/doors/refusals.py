@@ -57,6 +57,11 @@ REFUSALS = [
         raw=b"{'model': 1}",
     ),
     Refusal(
+        *(400, IRE, "invalid_idempotency_key", "Idempotency-Key"),
+        "Idempotency-Key must be 1 to 255 printable ASCII characters.",
+        headers={"Idempotency-Key": "k" * 256},
+    ),
+    Refusal(
         *(400, IRE, "empty_string", "input[1]"),
         "Invalid 'input[1]': empty string.",
         fields={"input": ["a", ""]},

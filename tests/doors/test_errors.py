@@ -38,8 +38,14 @@ NEXT = ("x-should-retry", "retry-after", "retry-after-ms", "allow")  # headers t
 PARTS = {"duration": r"[0-9]{1,2}(\.[0-9]+)?s|[0-9]+ms|1m0s", "month": "[0-9]{4}-[0-9]{2}-01T00:00:00Z", "seconds": "2"}
 
 # Errors of a process of another kind: of one that loads (tests/api/test_app.py), of one that has no time left
-# (tests/api/test_capacity.py), and of a server whose caller speaks no HTTP (tests/api/test_manners.py).
+# (tests/api/test_capacity.py), and of a server whose caller speaks no HTTP (tests/api/test_manners.py). Those that one
+# request alone does not get (tests/doors/test_billed_once.py), or no embedding (tests/api/test_usage.py).
 ELSEWHERE = [
+    (400, refusals.IRE, "idempotency_key_reused", "This Idempotency-Key was used with a different request."),
+    (
+        *(400, refusals.IRE, "response_too_large"),
+        "The bucket that starts at 0 has more than 1 results. Group by less, or filter by project_ids or api_key_ids.",
+    ),
     (503, "service_unavailable_error", "model_loading", "The model is loading. Please try again in 2 seconds."),
     (
         *(503, "service_unavailable_error", "server_is_overloaded"),

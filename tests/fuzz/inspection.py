@@ -20,7 +20,7 @@ _INVALID = "invalid_request_error"
 _ERRORS = {
     *((400, _INVALID, code) for code in (None, "missing_required_parameter", "invalid_type", "invalid_value")),
     *((400, _INVALID, code) for code in ("empty_array", "array_above_max_length", "invalid_token_id")),
-    *((400, _INVALID, code) for code in ("context_length_exceeded", "unsupported_value")),
+    *((400, _INVALID, code) for code in ("context_length_exceeded", "unsupported_value", "invalid_idempotency_key")),
     (400, "max_tokens_per_request", "max_tokens_per_request"),
     (401, _INVALID, None),
     (401, _INVALID, "invalid_api_key"),
@@ -49,7 +49,8 @@ def inspect(case: Case, reply: Reply, verdict: Verdict) -> int | None:
     if case.method != "POST":
         return None
     assert case.body.values is not None
-    return _embeddings(dict(case.body.values), reply, verdict, timed=case.header("x-emblet-timing") == "true")
+    tokens = _embeddings(dict(case.body.values), reply, verdict, timed=case.header("x-emblet-timing") == "true")
+    return None if reply.headers.get("x-emblet-replay") == "true" else tokens  # it was billed before
 
 
 def envelope(reply: Reply) -> dict[str, Any]:

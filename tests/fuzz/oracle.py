@@ -17,6 +17,7 @@ CONTENT = 254  # tokens of a text
 _KEYED = {"/v1/models"}
 _BARE = {"embeddings", "models", "pricing"}  # what may stand without /v1
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_NAME = re.compile("[ -~]{1,255}")
 _WORDS = re.compile(f"(?:{WORD})*")
 
 
@@ -57,6 +58,9 @@ def judge(case: Case) -> Verdict:
         return Verdict(415, "unsupported_media_type")
     if (case.header("content-encoding") or "identity").lower() != "identity":
         return Verdict(415, "unsupported_media_type")
+    name = case.header("idempotency-key")
+    if name is not None and not _NAME.fullmatch(name):
+        return Verdict(400, "invalid_idempotency_key", "Idempotency-Key")
     if case.body.values is None:
         return Verdict(400)
     for code, param in _faults(case.body.values):

@@ -173,6 +173,8 @@ def test_a_build_that_is_ended_leaves_nothing(checkpoint: Path, tmp_path: Path, 
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell's background jobs, and all that they start, ignore the interrupt of a terminal that is not theirs.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     for line in process.stdout:
