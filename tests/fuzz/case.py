@@ -1,12 +1,16 @@
 """A request as it goes out, byte for byte, with what its maker knows of it."""
 
 import base64
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 Pairs = tuple[tuple[str, str], ...]
 Who = Literal["nobody", "stranger", "admin", "inference"]
+
+# In a header's value, what is another one each time that it goes out: a request's own name may not be used again.
+FRESH = "$FRESH"
 
 # How a secret is sent. What is no credential in the contract's eyes takes none.
 FORMS: dict[str, Callable[[str], tuple[str, str]]] = {
@@ -68,7 +72,9 @@ class Case:
 
     def pairs(self, keys: Mapping[str, str]) -> Pairs:
         """Every header but those of the body's length."""
-        return (*(FORMS[each.form](keys.get(each.secret, each.secret)) for each in self.credentials), *self.headers)
+        credentials = (FORMS[each.form](keys.get(each.secret, each.secret)) for each in self.credentials)
+        headers = ((name, value.replace(FRESH, uuid.uuid4().hex)) for name, value in self.headers)
+        return (*credentials, *headers)
 
     def wire(self, keys: Mapping[str, str]) -> bytes:
         """All of the request in HTTP/1.1."""
