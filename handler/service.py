@@ -7,11 +7,10 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import Decimal
 
 from handler import render, served, settings, store
+from handler.accepted import Accepted, Answer, Clock, Door
 from handler.billing import prices
 from handler.billing.buckets import cost as usd
 from handler.billing.keys import Caller, Keys
@@ -33,54 +32,6 @@ from handler.settings import Settings
 log = logging.getLogger(__name__)
 
 RETRY_S = 2  # what a client is told while the model loads or a table is out of reach
-
-
-@dataclass(frozen=True)
-class Door:
-    """What the way that a request came by can take: `room` bytes of an answer (None: any number); whether it
-    `redirects` to a larger one; and the `deadline`, of time.monotonic(), for the answer to be made (None: none)."""
-
-    room: int | None = None
-    redirects: bool = False
-    deadline: float | None = None
-
-
-@dataclass
-class Accepted:
-    """A request that nothing stands against: counted against its limits, with its place in the engine's queue, which it
-    holds until it is answered or dropped. `price`: USD per million tokens at the work's time; `headers` go out with
-    whatever becomes of it; `seconds`: what it may take."""
-
-    request: EmbeddingRequest
-    caller: Caller
-    work: Work
-    prompts: Prompts
-    price: Decimal
-    headers: dict[str, str]
-    elsewhere: bool
-    deadline: float | None
-    seconds: float
-    clock: "_Clock"
-    engine: Engine
-    cost: float
-
-    def drop(self) -> None:
-        """Give the place in the queue back, once however often it is called."""
-        cost, self.cost = self.cost, 0.0
-        self.engine.pace.give_back(cost)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The response's status, body and headers; what was billed for it, and each part's time in ms. `packed`: whether a
-    content coding would gain nothing."""
-
-    status: int
-    body: bytes
-    headers: dict[str, str]
-    tokens: int
-    timing: dict[str, float]
-    packed: bool
 
 
 class Service:
@@ -158,7 +109,7 @@ class Service:
         if work.identity is not None and not self._ledger.knows_identities:
             log.error("ENTRIES_TABLE is not set, and a request has an Idempotency-Key")
             raise errors.try_again(errors.STORE_UNAVAILABLE, RETRY_S)
-        clock = _Clock()
+        clock = Clock()
         prompts = self._intake.prompts(engine.tokens, request)
         fits = self._fits(request, prompts, door)
         cost = engine.pace.cost(map(len, prompts.ids))
@@ -271,16 +222,3 @@ def _known(table: str) -> Iterator[None]:
 
 def _too_slow(tokens: int, seconds: float) -> errors.ApiError:
     return errors.DEADLINE.error(n=tokens, s=max(1, round(seconds)))
-
-
-class _Clock:
-    """Milliseconds between one `lap` and the next, by name."""
-
-    def __init__(self) -> None:
-        self.laps: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        now = time.perf_counter()
-        self.laps[name] = (now - self._last) * 1e3
-        self._last = now

@@ -7,11 +7,12 @@ from functools import partial
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 
+from handler.accepted import Accepted, Door
 from handler.api import auth, bodies, origin
 from handler.api.frame import JSON
 from handler.billing.keys import Caller
 from handler.billing.ledger import Work
-from handler.service import Accepted, Door, Service
+from handler.service import Service
 
 router = APIRouter()
 

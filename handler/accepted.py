@@ -1,0 +1,72 @@
+"""A request on its way through the service: what its door can take, what it is once accepted, and its answer."""
+
+import time
+from dataclasses import dataclass
+from decimal import Decimal
+
+from handler.billing.keys import Caller
+from handler.billing.ledger import Work
+from handler.contract.embeddings import EmbeddingRequest
+from handler.engine.engine import Engine
+from handler.engine.prompts import Prompts
+
+
+class Clock:
+    """Milliseconds between one `lap` and the next, by name."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps[name] = (now - self._last) * 1e3
+        self._last = now
+
+
+@dataclass(frozen=True)
+class Door:
+    """What the way that a request came by can take: `room` bytes of an answer (None: any number); whether it
+    `redirects` to a larger one; and the `deadline`, of time.monotonic(), for the answer to be made (None: none)."""
+
+    room: int | None = None
+    redirects: bool = False
+    deadline: float | None = None
+
+
+@dataclass
+class Accepted:
+    """A request that nothing stands against: counted against its limits, with its place in the engine's queue, which it
+    holds until it is answered or dropped. `price`: USD per million tokens at the work's time; `headers` go out with
+    whatever becomes of it; `seconds`: what it may take."""
+
+    request: EmbeddingRequest
+    caller: Caller
+    work: Work
+    prompts: Prompts
+    price: Decimal
+    headers: dict[str, str]
+    elsewhere: bool
+    deadline: float | None
+    seconds: float
+    clock: Clock
+    engine: Engine
+    cost: float
+
+    def drop(self) -> None:
+        """Give the place in the queue back, once however often it is called."""
+        cost, self.cost = self.cost, 0.0
+        self.engine.pace.give_back(cost)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The response's status, body and headers; what was billed for it, and each part's time in ms. `packed`: whether a
+    content coding would gain nothing."""
+
+    status: int
+    body: bytes
+    headers: dict[str, str]
+    tokens: int
+    timing: dict[str, float]
+    packed: bool
