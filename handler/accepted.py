@@ -1,5 +1,6 @@
 """A request on its way through the service: what its door can take, what it is once accepted, and its answer."""
 
+import math
 import time
 from dataclasses import dataclass
 from decimal import Decimal
@@ -27,11 +28,13 @@ class Clock:
 @dataclass(frozen=True)
 class Door:
     """What the way that a request came by can take: `room` bytes of an answer (None: any number); whether it
-    `redirects` to a larger one; and the `deadline`, of time.monotonic(), for the answer to be made (None: none)."""
+    `redirects` to a larger one; and the `deadline`, of time.monotonic(), for the answer to be made (None: none), which
+    lay `seconds` ahead when the request came."""
 
     room: int | None = None
     redirects: bool = False
     deadline: float | None = None
+    seconds: float = math.inf
 
 
 @dataclass
@@ -52,11 +55,13 @@ class Accepted:
     clock: Clock
     engine: Engine
     cost: float
+    _holds: bool = True
 
     def drop(self) -> None:
         """Give the place in the queue back, once however often it is called."""
-        cost, self.cost = self.cost, 0.0
-        self.engine.pace.give_back(cost)
+        if self._holds:
+            self._holds = False
+            self.engine.pace.give_back(self.cost)
 
 
 @dataclass(frozen=True)

@@ -110,14 +110,13 @@ class Service:
             log.error("ENTRIES_TABLE is not set, and a request has an Idempotency-Key")
             raise errors.try_again(errors.STORE_UNAVAILABLE, RETRY_S)
         clock = Clock()
+        _left(door)
         prompts = self._intake.prompts(engine.tokens, request)
         fits = self._fits(request, prompts, door)
         cost = engine.pace.cost(map(len, prompts.ids))
-        alone, seconds = engine.pace.seconds(cost), math.inf
-        if door.deadline is not None:
-            seconds = door.deadline - time.monotonic()
-        if alone > seconds:
-            raise _too_slow(prompts.tokens, seconds)
+        alone, left = engine.pace.seconds(cost), _left(door)
+        if alone > left and not engine.pace.is_doubtful:
+            raise _late(prompts.tokens, alone, door.seconds)
         clock.lap("tokenize")
         with _known("Prices"):
             price = self._prices.at(request.model.id, caller.account, work.time).of(work.door)
@@ -127,13 +126,13 @@ class Service:
         if caller.limits or caller.account_limits:
             clock.lap("limits")
         with errors.carrying(headers):
-            ahead = engine.pace.take(cost, min(self.settings.max_queue_seconds, seconds - alone))
+            ahead = engine.pace.take(cost, min(self.settings.max_queue_seconds, max(0.0, left - alone)))
             if ahead is not None:
                 raise errors.try_again(errors.OVERLOADED, min(max(math.ceil(ahead), 1), 10))
         if request.arrays:
             headers |= {"x-emblet-token-arrays": self._intake.ids_are}
         return Accepted(
-            request, caller, work, prompts, price, headers, not fits, door.deadline, seconds, clock, engine, cost
+            request, caller, work, prompts, price, headers, not fits, door.deadline, door.seconds, clock, engine, cost
         )
 
     def answer(self, accepted: Accepted) -> Answer:
@@ -180,9 +179,7 @@ class Service:
             index = prompts.input_of(error.index)
             raise errors.NON_FINITE.error(param=f"input[{index}]", i=index) from error
         except DeadlineError as error:
-            if 0 < pace.seconds(accepted.cost) < accepted.seconds:  # the time went to others
-                raise errors.try_again(errors.OVERLOADED, RETRY_S) from error
-            raise _too_slow(prompts.tokens, accepted.seconds) from error
+            raise _late(prompts.tokens, pace.seconds(accepted.cost), accepted.seconds) from error
 
     def _store(self, accepted: Accepted, answer: bytes) -> Place:
         """Where an answer that does not fit its door lies. Raises 503."""
@@ -220,5 +217,18 @@ def _known(table: str) -> Iterator[None]:
         raise errors.try_again(errors.STORE_UNAVAILABLE, RETRY_S) from error
 
 
-def _too_slow(tokens: int, seconds: float) -> errors.ApiError:
+def _left(door: Door) -> float:
+    """Seconds until the door's deadline. Raises 503 where it has passed while the request waited to be read."""
+    if door.deadline is None:
+        return math.inf
+    if (left := door.deadline - time.monotonic()) <= 0:
+        raise errors.try_again(errors.OVERLOADED, RETRY_S)
+    return left
+
+
+def _late(tokens: int, alone: float, seconds: float) -> errors.ApiError:
+    """504 for work that takes longer than all the time it was given; 503 where that went to others: then another try
+    may be in time. `alone`: its own seconds, 0 where nothing is known of them."""
+    if 0 < alone < seconds:
+        return errors.try_again(errors.OVERLOADED, RETRY_S)
     return errors.DEADLINE.error(n=tokens, s=max(1, round(seconds)))

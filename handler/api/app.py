@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 # Requests read, and requests worked on, at once. Their threads are not those that look up keys, so that none waits for
 # another. Reports hold many buckets in memory while they are summed.
-_READERS, _WORKERS, _TELLERS = 20, 40, 4
+_READERS, _WORKERS, _TELLERS = 8, 40, 4
 
 
 def create_app(service: Service | None = None, room: int | None = None) -> FastAPI:

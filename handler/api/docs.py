@@ -40,7 +40,8 @@ async def openapi(request: Request) -> Response:
     from handler.contract import openapi
 
     service: Service = request.app.state.service
-    return JSONResponse(openapi.document(service.models, address(request)))
+    truncates = service.settings.truncate == "true"
+    return JSONResponse(openapi.document(service.models, address(request), truncates=truncates))
 
 
 def address(request: Request) -> str:

@@ -52,7 +52,7 @@ def _door(request: Request) -> Door:
     else:
         seconds = context.get_remaining_time_in_millis() / 1000
         seconds -= min(_RESERVE_S, seconds * _RESERVE)
-    return Door(state.room, auth.survives_redirects(request.headers), time.monotonic() + seconds)
+    return Door(state.room, auth.survives_redirects(request.headers), time.monotonic() + seconds, seconds)
 
 
 def _accept(service: Service, raw: bytes, caller: Caller, door: Door, work: Callable[[bytes], Work]) -> Accepted:

@@ -84,15 +84,16 @@ class Frame:
                 raise  # the answer has begun: the server must break it off
             await reply(errors.UNFORESEEN.error(id=state["request_id"]))(scope, receive, framed)
         log.info(
-            "%s %r %d%s in %.1f ms, request %s, account %s, tokens %s",
-            method,
-            asked[:_SHOWN],
+            "%s %r %d%s in %.1f ms, request %s, account %s, tokens %s%s",
+            method[:_SHOWN],
+            errors.without_keys(asked[:_SHOWN]),
             status,
             f" {state['code']}" if "code" in state else "",
             (time.perf_counter() - start) * 1e3,
             state["request_id"],
             state.get("account", "-"),
             state.get("tokens", "-"),
+            _theirs(scope),
         )
 
     def _options(self, path: str, headers: Headers) -> Response:
@@ -102,3 +103,9 @@ class Frame:
         if not allow and not preflight:
             raise errors.UNKNOWN_URL.error(method="OPTIONS", path=path)
         return Response(status_code=204, headers=({"allow": allow} if allow else {}) | preflight)
+
+
+def _theirs(scope: Scope) -> str:
+    """The caller's own name of the request, for the log."""
+    name = Headers(scope=scope).get("x-client-request-id")
+    return f", client's id {errors.without_keys(name[:_SHOWN])!r}" if name else ""

@@ -13,8 +13,8 @@ from handler.contract.models import Models
 _SEEDED = "<p class=warning>The weights of {} are random: its vectors mean nothing.</p>"
 _UNBOUNDED = "An answer may have any size."
 _BOUNDED = (
-    "An answer may have {:,} bytes; one that could not fit is refused before anything is embedded, with the number of "
-    "texts that fits."
+    "An answer may have {:,} bytes; for one that could not fit there is a redirect to the whole of it, or, where none "
+    "is possible, a refusal before anything is embedded, with the number of texts that fits."
 )
 
 

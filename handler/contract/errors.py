@@ -5,10 +5,12 @@ the door turns it into `{"error": {"message", "type", "param", "code"}}`.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+_KEYS = re.compile("sk-[0-9A-Za-z_-]{8,}")
 _ECHO = 64  # values of the client's are cut at this many characters
 _OURS = {"values"}  # not the client's: what is supported
 
@@ -53,7 +55,13 @@ class ApiError(Exception):
 
 
 def _cut(text: str) -> str:
+    text = without_keys(text)
     return text if len(text) <= _ECHO else text[:_ECHO] + "…"
+
+
+def without_keys(text: str) -> str:
+    """What a client sent, where it has put a key in the wrong place: for messages and logs."""
+    return _KEYS.sub("sk-…", text)
 
 
 _INVALID = "invalid_request_error"

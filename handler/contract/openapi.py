@@ -27,8 +27,8 @@ slash at its end, with doubled slashes and, below `/v1`, without `/v1`; every GE
 A JSON body may come with any content type but `multipart/form-data`. Unknown fields are ignored."""
 
 
-def document(models: Models, url: str) -> Schema:
-    """The interface as this deployment answers it under `url`."""
+def document(models: Models, url: str, *, truncates: bool = False) -> Schema:
+    """The interface as this deployment answers it under `url`; `truncates`: where a request does not say."""
     return {
         "openapi": "3.1.0",
         "info": {"title": "emblet", "version": VERSION, "description": _ABOUT, "license": {"name": "MIT"}},
@@ -36,7 +36,7 @@ def document(models: Models, url: str) -> Schema:
         "security": [{name: []} for name in _SECURITY],
         "paths": _paths(models),
         "components": {
-            "schemas": schemas.components(models),
+            "schemas": schemas.components(models, truncates=truncates),
             "headers": _HEADERS,
             "securitySchemes": _SECURITY,
         },

@@ -14,10 +14,10 @@ def ref(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def components(models: Models) -> dict[str, Schema]:
+def components(models: Models, *, truncates: bool) -> dict[str, Schema]:
     """Every named schema; names, widths and outputs are those of the models served here."""
     return {
-        "EmbeddingRequest": _request(models),
+        "EmbeddingRequest": _request(models, truncates=truncates),
         "EmbeddingResponse": _RESPONSE,
         "EmbeddingResult": _RESULT,
         "Embedding": _ITEM,
@@ -76,7 +76,7 @@ _SUPPORTS: Schema = _array({"enum": ["embeddings", "sparse", "multi_vector"]})
 _TOKEN_IDS: Schema = _array(_INTEGER, "One text as token ids.", minItems=1)
 
 
-def _request(models: Models) -> Schema:
+def _request(models: Models, *, truncates: bool) -> Schema:
     names = [name for model in models.all for name in model.names]
     widths = sorted({model.dimensions for model in models.all})
     return _object(
@@ -97,7 +97,9 @@ def _request(models: Models) -> Schema:
         dimensions=_optional("integer", "The model's own width.", enum=[*widths, None]),
         user=_optional("string", "Unused."),
         truncate=_optional(
-            "boolean", "true: of a text beyond the context the head is embedded. false: it is refused.", default=False
+            "boolean",
+            "true: of a text beyond the context the head is embedded. false: it is refused.",
+            default=truncates,
         ),
         embedding_types=_optional(
             "array",

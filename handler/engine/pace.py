@@ -1,7 +1,8 @@
 """How long work takes on this machine, by measurement: what lets a request be refused before it is begun."""
 
 import threading
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 
 # A text costs as much as its tokens, and for each token the attention to all the others: measured on bge-m3's geometry
 # (hidden 1,024), 671 tokens a second at 512 tokens and 152 at 8,192, so that 1.7 · hidden others cost as much as one
@@ -10,14 +11,17 @@ _ATTENTION = 1.7
 _RUN = 16.0
 
 _MEMORY = 0.98  # of what was measured before, with each run that is measured: some fifty runs
+_MOST = 3.0  # times as long as expected a run may count: a process that was stopped for a while is not a slow one
+_OLD_S = 10.0  # after which an idle machine may have become faster than it was when it was last measured
 
 
 class Pace:
     """The measured rate, and the work that has been taken and not yet done. Safe for many threads."""
 
-    def __init__(self, hidden: int) -> None:
-        self._company = _ATTENTION * hidden
-        self._cost = self._seconds = self._taken = 0.0
+    def __init__(self, hidden: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._company, self._clock = _ATTENTION * hidden, clock
+        self._cost = self._seconds = self._last = 0.0
+        self._taken: list[float] = []
         self._lock = threading.Lock()
 
     def cost(self, lengths: Iterable[int]) -> float:
@@ -29,21 +33,33 @@ class Pace:
         with self._lock:
             return cost * self._seconds / self._cost if self._cost else 0.0
 
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether what was measured is old and nothing is under way: what was too slow then may be tried again."""
+        with self._lock:
+            return not self._taken and self._clock() - self._last > _OLD_S
+
     def measured(self, cost: float, seconds: float) -> None:
         with self._lock:
+            self._last = self._clock()
+            if self._cost:
+                seconds = min(seconds, _MOST * cost * self._seconds / self._cost)
             self._cost = self._cost * _MEMORY + cost
             self._seconds = self._seconds * _MEMORY + seconds
 
     def take(self, cost: float, patience: float) -> float | None:
-        """Take work that may wait for so many seconds; how many it would have to wait where it is not taken."""
+        """Take work that may wait for so many seconds; how many it would have to wait where it is not taken.
+
+        Requests take turns, a text each: of a larger one, no more than its own size is done before a smaller one.
+        """
         with self._lock:
-            ahead = self._taken * self._seconds / self._cost if self._cost else 0.0
+            ahead = sum(min(cost, other) for other in self._taken) * self._seconds / self._cost if self._cost else 0.0
             if ahead > patience:
                 return ahead
-            self._taken += cost
+            self._taken.append(cost)
             return None
 
     def give_back(self, cost: float) -> None:
         """Work that was taken is done, or will not be."""
         with self._lock:
-            self._taken = max(0.0, self._taken - cost)
+            self._taken.remove(cost)

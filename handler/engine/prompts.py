@@ -208,7 +208,7 @@ def _groups(texts: Sequence[str]) -> Iterator[Sequence[str]]:
     """The texts in order, in runs of at most _CHARACTERS characters; a longer text is a run of its own."""
     start = size = 0
     for index, text in enumerate(texts):
-        if size and size + len(text) > _CHARACTERS:
+        if index > start and size + len(text) > _CHARACTERS:
             yield texts[start:index]
             start, size = index, 0
         size += len(text)

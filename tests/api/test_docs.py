@@ -263,6 +263,14 @@ def test_it_describes_the_rows_of_a_model_with_all_outputs(minilm: Path, tables:
         check(document, document["components"]["schemas"][name], row)
 
 
+@pytest.mark.parametrize("setting", ["true", "false"])
+def test_what_truncate_is_by_default_is_the_deployments(minilm: Path, tables: Tables, setting: str) -> None:
+    config = Settings(model_dir=str(minilm), keys_table=tables.keys, usage_table=tables.usage, truncate=setting)
+    document = TestClient(create_app(Service.open(config))).get("/openapi.json").json()
+    field = document["components"]["schemas"]["EmbeddingRequest"]["properties"]["truncate"]
+    assert field["default"] is (setting == "true")
+
+
 # The page
 
 

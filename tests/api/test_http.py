@@ -301,6 +301,32 @@ def test_neither_keys_nor_texts_nor_values_reach_the_log(
     assert inference_key[3:20] not in plain.log
 
 
+def test_a_key_in_the_wrong_place_is_in_no_message_and_no_log(
+    http: httpx.Client, plain: PlainServer, inference_key: str
+) -> None:
+    for answer in (
+        http.get(f"/v1/models/{inference_key}"),
+        http.get(f"/v1/x/{inference_key}"),
+        embed(http, model=inference_key),
+        embed(http, encoding_format=inference_key),
+        http.get("/v1/models", headers={"x-client-request-id": inference_key}),
+    ):
+        assert inference_key[3:20] not in answer.text
+    assert inference_key[3:20] not in plain.log
+
+
+def test_a_clients_own_name_of_a_request_is_logged_and_forges_no_line(http: httpx.Client, plain: PlainServer) -> None:
+    http.get("/v1/models", headers={"x-client-request-id": "order-77"})
+    http.get("/v1/models", headers=[(b"x-client-request-id", b"a\xe9\x85CRITICAL forged")])
+    assert "client's id 'order-77'" in plain.log
+    assert not any(line.startswith("CRITICAL forged") for line in plain.log.splitlines())
+
+
+def test_a_method_of_any_length_makes_a_short_line(http: httpx.Client, plain: PlainServer) -> None:
+    assert http.request("X" * 3000, "/v1/models").status_code == 405
+    assert "X" * 300 not in plain.log
+
+
 def test_names_of_the_clients_come_back_cut_and_in_their_own_characters(http: httpx.Client) -> None:
     error = envelope(embed(http, model="Ω✓" + "x" * 100))
     assert error["message"] == f"The model 'Ω✓{'x' * 62}…' does not exist or you do not have access to it."

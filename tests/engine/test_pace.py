@@ -29,7 +29,39 @@ def test_work_is_taken_while_what_is_ahead_of_it_may_be_waited_for() -> None:
     pace = Pace(1024)
     pace.measured(1000, 1)
     assert pace.take(5000, 3) is None, "however much it is itself"
-    assert pace.take(10, 3) == pytest.approx(5)
-    assert pace.take(10, 6) is None
+    assert pace.take(2000, 3) is None
+    assert pace.take(2500, 3) == pytest.approx(4.5)
+    assert pace.take(2500, 5) is None
     pace.give_back(5000)
+    pace.give_back(2500)
+    assert pace.take(2500, 3) is None
+
+
+def test_a_small_request_does_not_wait_for_all_of_a_large_one() -> None:
+    """They take turns, a text each."""
+    pace = Pace(1024)
+    pace.measured(1000, 1)
+    assert pace.take(1e6, 3) is None
     assert pace.take(10, 3) is None
+
+
+def test_one_stall_of_the_process_is_no_slow_machine() -> None:
+    pace = Pace(1024)
+    for _ in range(20):
+        pace.measured(1000, 1)
+    pace.measured(1000, 3600)
+    assert pace.seconds(1000) < 1.2
+
+
+def test_what_is_old_is_doubtful_while_nothing_is_under_way() -> None:
+    now = 100.0
+    pace = Pace(1024, lambda: now)
+    pace.measured(1000, 1)
+    assert not pace.is_doubtful
+    now += 11
+    assert pace.is_doubtful
+    pace.take(10, 1)
+    assert not pace.is_doubtful, "what is under way will be measured"
+    pace.give_back(10)
+    pace.measured(1000, 1)
+    assert not pace.is_doubtful

@@ -42,6 +42,16 @@ def test_a_text_is_one_run_and_its_tokens_are_counted_without_the_specials(engin
     assert of_texts(engine, texts, MINILM) == Prompts(engine.tokens.encode(texts), 5)
 
 
+@pytest.mark.parametrize(
+    "sizes", [[0, 600_000], [600_000, 0], [0, 0, 499_999, 2], [300_000, 300_000], [500_000, 1], [0], [1] * 5]
+)
+def test_no_group_of_several_texts_has_more_characters_than_memory_allows(sizes: list[int]) -> None:
+    texts = ["x" * size for size in sizes]
+    groups = list(prompts._groups(texts))
+    assert [text for group in groups for text in group] == texts
+    assert all(len(group) == 1 or sum(map(len, group)) <= 500_000 for group in groups)
+
+
 def test_more_text_than_memory_allows_at_once_is_tokenized_in_groups(engine: Engine) -> None:
     texts = ["alpha " * 30_000, "beta", "gamma " * 150_000, "", "delta " * 90_000]
     found = of_texts(engine, texts, ANY)

@@ -29,4 +29,4 @@ def test_schemathesis_finds_nothing(plain: PlainServer, inference_key: str, tmp_
     assert re.search(r"Selected: 14/14\n +Tested: 14\n", done.stdout)
     made = re.search(r"(\d+) generated", done.stdout)
     assert made is not None
-    assert int(made[1]) >= 500
+    assert int(made[1]) >= (200 if EXPLORED else 500)
