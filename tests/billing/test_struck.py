@@ -107,7 +107,10 @@ def test_a_function_that_ends_at_any_instant_is_repeated_by_the_sdk_and_billed_o
 def test_two_hundred_requests_with_one_key_are_billed_once(plain: PlainServer, tables: Tables) -> None:
     account = f"acct_{uuid.uuid4().hex[:12]}"
     headers = {"authorization": f"Bearer {tables.create_key(account, 'inference')}", "idempotency-key": "one"}
-    with httpx.Client(base_url=plain.url, headers=headers, timeout=60) as http, ThreadPoolExecutor(200) as threads:
+    # A connection for each caller: a pool that is too small closes some while others are taking them.
+    limits = httpx.Limits(max_connections=200, max_keepalive_connections=200)
+    client = httpx.Client(base_url=plain.url, headers=headers, timeout=60, limits=limits)
+    with client as http, ThreadPoolExecutor(200) as threads:
         ask: Callable[[int], httpx.Response] = lambda _: http.post(  # noqa: E731
             "/v1/embeddings", json={"model": MODEL, "input": "the quick brown fox"}
         )
