@@ -79,17 +79,14 @@ class Service:
 
     def priced(self) -> Models:
         """The models at what they cost now, by the list. Raises 503 where that is not known."""
-        with _known("Prices"):
+        with _known("Prices table"):
             now = datetime.now(UTC)
             return Models(*(served.priced(model, self._prices.listed(model.id, now)) for model in self.models.all))
 
     def authenticate(self, clear: str) -> Caller:
         """The caller of a clear key. Raises 401, or 503 where the table is out of reach."""
-        try:
+        with _known("Keys table"):
             caller = self.keys.find(clear)
-        except store.StoreUnavailableError as error:
-            log.error("Keys table out of reach: %s", error)
-            raise errors.try_again(errors.STORE_UNAVAILABLE, RETRY_S) from error
         if caller is None:
             raise errors.WRONG_KEY.error()
         return caller
@@ -118,10 +115,10 @@ class Service:
         if alone > left and not engine.pace.is_doubtful:
             raise _late(prompts.tokens, alone, door.seconds)
         clock.lap("tokenize")
-        with _known("Prices"):
+        with _known("Prices table"):
             price = self._prices.at(request.model.id, caller.account, work.time).of(work.door)
         demand = Demand(request.model.id, prompts.tokens, usd(prompts.tokens, price), work.time.timestamp())
-        with _known("Limits"):
+        with _known("Limits table"):
             headers = self._counters.take(caller, demand)
         if caller.limits or caller.account_limits:
             clock.lap("limits")
@@ -184,11 +181,8 @@ class Service:
     def _store(self, accepted: Accepted, answer: bytes) -> Place:
         """Where an answer that does not fit its door lies. Raises 503."""
         assert self._results is not None  # noqa: S101  (else it would not have been accepted)
-        try:
+        with _known("Results bucket"):
             place = self._results.put(answer, accepted.caller.account, accepted.work.id)
-        except store.StoreUnavailableError as error:
-            log.error("Results bucket out of reach, no answer given: %s", error)
-            raise errors.try_again(errors.STORE_UNAVAILABLE, RETRY_S) from error
         accepted.clock.lap("store")
         return place
 
@@ -208,12 +202,12 @@ class Service:
 
 
 @contextmanager
-def _known(table: str) -> Iterator[None]:
-    """A table out of reach, without which nothing may be done, is a 503 that says so."""
+def _known(place: str) -> Iterator[None]:
+    """A table or bucket out of reach, without which nothing may be done, is a 503 that says so."""
     try:
         yield
     except store.StoreUnavailableError as error:
-        log.error("%s table out of reach, request refused: %s", table, error)
+        log.error("%s out of reach, request refused: %s", place, error)
         raise errors.try_again(errors.STORE_UNAVAILABLE, RETRY_S) from error
 
 
