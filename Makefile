@@ -28,7 +28,8 @@ run: .venv/ready .venv-ministack/ready layer  ## serve MODEL in PRECISION on 127
 test: $(TESTED) $(ORDINARY:%=.venv-clients/%/ready)  ## run every test
 	@$(BIN)/python -m pytest $(ARGS)
 
-test-clients: $(TESTED) $(LOCKED:%=.venv-clients/%/ready)  ## ask every client library, or CLIENTS="haystack litellm"
+test-clients: $(TESTED)  ## ask every client library, or CLIENTS="haystack litellm"
+	@environments=$$(CLIENTS="$(CLIENTS)" $(BIN)/python -m tests.clients.catalog) && $(MAKE) --no-print-directory .venv/ready $$environments
 	@CLIENTS="$(CLIENTS)" $(BIN)/python -m pytest --verbose tests/clients $(ARGS)
 
 fuzz: $(TESTED)  ## throw EXAMPLES=50000 made-up requests at the service, others each time

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.stack import node
 
 HOUSE = Path(__file__).parents[2]
@@ -148,11 +150,41 @@ CLIENTS = {
 }
 
 
-def asked() -> dict[str, Client]:
-    """Those that CLIENTS names, all of them for `all`, and without it those that every test run asks."""
+CURL, REPLAYS = "curl", "replays"  # asked without a library
+
+
+def named() -> list[str]:
+    """What CLIENTS names: all of them for `all`, and without it those that every test run asks.
+
+    Raises ValueError for a name that is not there.
+    """
     wanted = os.environ.get("CLIENTS", "").replace(",", " ").split()
-    if wanted == ["all"]:
-        return CLIENTS
-    if unknown := set(wanted) - set(CLIENTS):
-        raise ValueError(f"CLIENTS: there is no {', '.join(sorted(unknown))}; there are {', '.join(CLIENTS)}")
-    return {name: client for name, client in CLIENTS.items() if (name in wanted if wanted else client.ordinary)}
+    if unknown := set(wanted) - {*CLIENTS, CURL, REPLAYS, "all"}:
+        there = ", ".join((*CLIENTS, CURL, REPLAYS))
+        raise ValueError(f"CLIENTS: there is no {', '.join(sorted(unknown))}; there are all, {there}")
+    if "all" in wanted:
+        return [*CLIENTS, CURL, REPLAYS]
+    return wanted or [*(name for name, client in CLIENTS.items() if client.ordinary), CURL, REPLAYS]
+
+
+def asked() -> dict[str, Client]:
+    """The libraries among them."""
+    return {name: CLIENTS[name] for name in named() if name in CLIENTS}
+
+
+def unless_named(name: str) -> pytest.MarkDecorator:
+    """Leave a test out where CLIENTS names others."""
+    return pytest.mark.skipif(name not in named(), reason=f"CLIENTS does not name {name}")
+
+
+def _environments() -> str:
+    """The environments that these clients need, as targets of the Makefile."""
+    needed = {each.environment for each in asked().values() if each.environment}
+    return " ".join(f".venv-clients/{name}/ready" for name in sorted(needed))
+
+
+if __name__ == "__main__":
+    try:
+        print(_environments())
+    except ValueError as error:
+        sys.exit(str(error))

@@ -10,7 +10,10 @@ from dataclasses import dataclass
 
 import pytest
 
+from tests.clients import catalog
 from tests.clients.conftest import MODEL, Reference, Served
+
+pytestmark = catalog.unless_named(catalog.CURL)
 
 TEXTS = ["the quick brown fox", "", "数字"]
 BODY = json.dumps({"model": MODEL, "input": TEXTS})

@@ -7,8 +7,11 @@ from collections.abc import Callable
 import httpx
 import pytest
 
+from tests.clients import catalog
 from tests.clients.conftest import MODEL, Reference, Served
 from tests.clients.replays import REPLAYS, Replay
+
+pytestmark = catalog.unless_named(catalog.REPLAYS)
 
 
 @pytest.mark.parametrize("replay", REPLAYS, ids=lambda replay: f"{replay.client}: {replay.what}")

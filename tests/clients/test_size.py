@@ -2,9 +2,7 @@
 
 from collections.abc import Callable
 
-import pytest
-
-from tests.clients.catalog import CLIENTS, asked
+from tests.clients.catalog import CLIENTS, unless_named
 from tests.clients.conftest import MODEL, Served
 from tests.stack.frontdoor import FrontDoor
 
@@ -12,7 +10,7 @@ AI_SDK = CLIENTS["ai-sdk"]
 FITTING = 953  # vectors of 384 numbers
 
 
-@pytest.mark.skipif("ai-sdk" not in asked(), reason="CLIENTS does not name it")
+@unless_named("ai-sdk")
 def test_size_beyond_the_doors_is_an_error_that_names_what_fits(
     door: Served, inference_key: str, offline: dict[str, str], record_property: Callable[[str, object], None]
 ) -> None:

@@ -354,6 +354,15 @@ def test_every_variable_the_template_sets_is_one_the_function_reads(resources: d
     assert variables["LEDGER_QUEUE"] == {"Ref": "LedgerQueue"}
 
 
+def test_what_writes_a_record_late_tells_retries_as_what_writes_it_at_once(source: Template) -> None:
+    windows = [
+        source["Resources"][name]["Properties"]["Environment"]["Variables"]["RETRY_WINDOW"]
+        for name in ("Embed", "Ledger")
+    ]
+
+    assert windows == [{"Ref": "RetryWindow"}] * 2
+
+
 def test_a_parameter_offers_what_its_setting_takes_and_has_its_default(
     source: Template, resources: dict[str, Any]
 ) -> None:
@@ -361,9 +370,9 @@ def test_a_parameter_offers_what_its_setting_takes_and_has_its_default(
     variables = source["Resources"]["Embed"]["Properties"]["Environment"]["Variables"]
     found = {name: value["Ref"] for name, value in variables.items() if isinstance(value, dict)}
     parameters = {name: source["Parameters"][ref] for name, ref in found.items() if ref in source["Parameters"]}
-    assert {"MODEL_ALIASES", "TOKEN_ARRAYS", "EMPTY_INPUT", "TRUNCATE", "INPUT_PER_MTOK", "CORS_ORIGINS"} <= {
-        *parameters
-    }
+    asked = {"MODEL_ALIASES", "TOKEN_ARRAYS", "EMPTY_INPUT", "TRUNCATE", "MAX_QUEUE_SECONDS", "CORS_ORIGINS"}
+    billing = {"INPUT_PER_MTOK", "BATCH_FACTOR", "PRICE_EFFECTIVE_AT", "RETRY_WINDOW"}
+    assert asked | billing <= {*parameters}
     for name, parameter in parameters.items():
         assert parameter["Default"] == str(declared[name].default), name
         if choices := declared[name].metadata["choices"]:
