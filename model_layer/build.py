@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from handler.engine import manifest
-from model_layer import facts, graph, heads, parity, run, smoothing
+from model_layer import facts, graph, heads, parity, run, smoothing, unigram
 from model_layer.catalog import Model
 from model_layer.checkpoint import Provenance, SourceError
 from model_layer.mixed import Bench, needed
@@ -97,6 +97,8 @@ def _fill(
     except TokenizerError as error:
         raise SourceError(f"tokenizer.json cannot be used: {error}.") from None
     (layer / manifest.TOKENIZER).write_text(tokenizer.text, encoding="utf-8")
+    if (ready := unigram.form(tokenizer.text)) is not None:
+        (layer / manifest.UNIGRAM).write_text(ready, encoding="utf-8")
     if model.heads:
         heads.write(source, model.geometry.hidden, layer)
 

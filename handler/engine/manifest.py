@@ -2,8 +2,8 @@
 
 A layer is a folder with `manifest.json`, `model.onnx` (the graph), `weights.bin` (its external data, page-aligned),
 `tokenizer.json`, `reference.npz` (texts and unquantized vectors that the recorded parity was measured on) and, where
-the model has them, `heads.onnx` (from `token_states` to `sparse` and `multi_vector`); and `cl100k_base.tiktoken`, if it
-was not built without.
+the model has them, `heads.onnx` (from `token_states` to `sparse` and `multi_vector`) and `unigram.json` (a large
+vocabulary in a form that is read at once); and `cl100k_base.tiktoken`, if it was not built without.
 """
 
 import hashlib
@@ -15,8 +15,8 @@ from types import UnionType
 from typing import Any, get_args, get_origin
 
 NAME = "manifest.json"
-FORMAT = 4
-GRAPH, WEIGHTS, TOKENIZER = "model.onnx", "weights.bin", "tokenizer.json"
+FORMAT = 5
+GRAPH, WEIGHTS, TOKENIZER, UNIGRAM = "model.onnx", "weights.bin", "tokenizer.json", "unigram.json"
 CL100K = "cl100k_base.tiktoken"
 LATEST = 253_402_300_799  # Unix seconds of the last moment that Python has a date for
 

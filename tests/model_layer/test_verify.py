@@ -171,6 +171,17 @@ def test_another_vocabulary_of_openais_ids_is_seen(layer: Path) -> None:
     assert "cl100k_base.tiktoken is not the vocabulary that OpenAI publishes" in faults(layer)
 
 
+def test_a_tokenizer_that_is_ready_at_once_and_cuts_otherwise_is_seen(layer: Path) -> None:
+    path = layer / manifest.UNIGRAM
+    values = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(values | {"unknown": 5}), encoding="utf-8")
+    rehash(layer)
+    assert "unigram.json is not what tokenizer.json makes it" in faults(layer)
+    path.unlink()
+    rehash(layer)
+    assert "unigram.json is not what tokenizer.json makes it" in faults(layer)
+
+
 @contextlib.contextmanager
 def numbers(layer: Path, graph: str, array: str) -> Iterator[Any]:
     """A float32 array of a graph, to be changed where it lies."""
