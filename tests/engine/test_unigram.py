@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -24,19 +25,29 @@ from tests.model_layer.test_tokenizer import corpus
 FOX = [0, 70, 63773, 119455, 6, 147797, 2]
 
 
-@pytest.fixture(params=["XLM-R's pieces", "sentencepiece's own normalizer"])
-def text(request: pytest.FixtureRequest, seeded: Path) -> str:
-    """A layer's tokenizer.json."""
+@dataclass(frozen=True)
+class Both:
+    """A tokenizer in both forms of a layer."""
+
+    text: str
+    path: Path
+
+    def ready(self) -> Unigram:
+        return Unigram(self.path)
+
+    def library(self) -> Tokenizer:
+        return Tokenizer.from_str(self.text)
+
+
+@pytest.fixture(scope="module", params=["XLM-R's pieces", "sentencepiece's own normalizer"])
+def both(request: pytest.FixtureRequest, seeded: Path, tmp_path_factory: pytest.TempPathFactory) -> Both:
     if request.param == "XLM-R's pieces":
-        return (seeded / TOKENIZER).read_text(encoding="utf-8")
-    return layer_form((REFERENCE / TOKENIZER).read_text(encoding="utf-8"), 4001).text
-
-
-def made(text: str, folder: Path) -> Unigram:
-    form = writer.form(text)
+        return Both((seeded / TOKENIZER).read_text(encoding="utf-8"), seeded / UNIGRAM)
+    text = layer_form((REFERENCE / TOKENIZER).read_text(encoding="utf-8"), 4001).text
+    form, path = writer.form(text), tmp_path_factory.mktemp("unigram") / UNIGRAM
     assert form is not None
-    (folder / UNIGRAM).write_text(form, encoding="utf-8")
-    return Unigram(folder / UNIGRAM)
+    path.write_text(form, encoding="utf-8")
+    return Both(text, path)
 
 
 def texts(pieces: list[str]) -> list[str]:
@@ -58,8 +69,8 @@ def texts(pieces: list[str]) -> list[str]:
     return corpus() + found + ties
 
 
-def test_ids_are_the_librarys(text: str, tmp_path: Path) -> None:
-    ready, library = made(text, tmp_path), Tokenizer.from_str(text)
+def test_ids_are_the_librarys(both: Both) -> None:
+    ready, library = both.ready(), both.library()
     asked = texts(ready.pieces)
     assert len(asked) > 30_000
 
@@ -69,28 +80,26 @@ def test_ids_are_the_librarys(text: str, tmp_path: Path) -> None:
     assert [each for each, other in pairs if other.ids != [*ready.before, *ready.content(each), *ready.after]] == []
 
 
-def test_some_of_those_texts_have_pieces_that_are_unknown(text: str, tmp_path: Path) -> None:
-    ready = made(text, tmp_path)
-    unknown = json.loads((tmp_path / UNIGRAM).read_text())["unknown"]
+def test_some_of_those_texts_have_pieces_that_are_unknown(both: Both) -> None:
+    ready = both.ready()
+    unknown = json.loads(both.path.read_text(encoding="utf-8"))["unknown"]
 
     assert ready.content("a\U00013000\U00013001 b").count(unknown) == 1, "neighbours are one"
     assert ready.content("\U00013000 \U00013001").count(unknown) == 2, "but not over a space"
 
 
-def test_words_are_forgotten_and_cut_again(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_words_are_forgotten_and_cut_again(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unigram, "_REMEMBERED", 3)
-    ready, library = made(text, tmp_path), Tokenizer.from_str(text)
+    ready, library = both.ready(), both.library()
     asked = ["one two three four five one two", "six one " + "long" * 50, "seven eight nine ten"] * 2
 
     for each in asked:
         assert ready.content(each) == library.encode(each, add_special_tokens=False).ids
 
 
-def test_threads_that_share_it_do_not_disturb_each_other(
-    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_threads_that_share_it_do_not_disturb_each_other(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unigram, "_REMEMBERED", 50)
-    ready, asked = made(text, tmp_path), corpus()[:400]
+    ready, asked = both.ready(), corpus()[:400]
     alone = [ready.content(each) for each in asked]
 
     with ThreadPoolExecutor(8) as pool:
