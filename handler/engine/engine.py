@@ -49,7 +49,7 @@ class Engine:
         threads = settings.threads or max(1, round(share))
         start = time.perf_counter()
         with ThreadPoolExecutor(1, "session") as loader:  # onnxruntime lets the interpreter go while it loads
-            loading = loader.submit(open_session, layer.folder, threads, spin=share >= threads)
+            loading = loader.submit(open_session, layer, threads, spin=share >= threads)
             tokens = Tokens(layer.folder)
             read = time.perf_counter()
             session = loading.result()

@@ -2,13 +2,15 @@
 limit gives it; where this user may make a cgroup."""
 
 import contextlib
-import os
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 _V1, _V2 = Path("/sys/fs/cgroup/cpu"), Path("/sys/fs/cgroup")
 PERIOD_US = 100_000
+_LEAVE_S = 5
 
 
 @contextmanager
@@ -16,7 +18,7 @@ def limited(cpus: float) -> Iterator[Path | None]:
     """A cgroup with this many vCPUs, into whose `cgroup.procs` a process id is to be written; None where none can be
     made."""
     v1 = _V1.is_dir()
-    folder = (_V1 if v1 else _V2) / f"emblet-{os.getpid()}"
+    folder = (_V1 if v1 else _V2) / f"emblet-{uuid.uuid4().hex}"
     try:
         folder.mkdir()
         quota = str(round(cpus * PERIOD_US))
@@ -33,8 +35,11 @@ def limited(cpus: float) -> Iterator[Path | None]:
     try:
         yield folder
     finally:
-        with contextlib.suppress(OSError):  # whoever is in it has ended by now
-            folder.rmdir()
+        end = time.monotonic() + _LEAVE_S
+        while folder.exists() and time.monotonic() < end:  # whoever was in it has ended, and is still leaving
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+            time.sleep(0.01)
 
 
 def join(folder: Path, pid: int) -> None:
