@@ -23,6 +23,7 @@ from tests.conftest import ENTRY, HOUSE, serving
 from tests.stack import cgroup
 from tests.stack.emulator import Emulator, session
 from tests.stack.payload import to_event
+from tests.stack.server import PlainServer
 
 LAMBDA_INIT_MS = 10_000  # AWS Lambda developer guide: an init that takes longer is begun anew
 MEMORY_MB = (MB_PER_VCPU, 2 * MB_PER_VCPU)
@@ -47,21 +48,17 @@ class Start:
     total: float  # process start → first answer
     anonymous: float
     mapped: float
-    private: float  # pages that no other process shares, in memory while a second one runs
     read: float  # from storage
 
 
-def run(env: Mapping[str, str], key: str, model: str, memory_mb: int, *, second: bool = False) -> Start:
-    """One start and one request of one short text. `second`: while another process has the same layer open."""
+def run(env: Mapping[str, str], key: str, model: str, memory_mb: int) -> Start:
+    """One start under the emulator, and one request of one short text."""
     body = f'{{"model": "{model}", "input": "the quick brown fox", "encoding_format": "base64"}}'.encode()
     event = to_event("POST", "/v1/embeddings", [("authorization", f"Bearer {key}")], body, "127.0.0.1")
-    with contextlib.ExitStack() as open_until_read:
-        if second:
-            open_until_read.enter_context(Emulator(ENTRY, env, cwd=HOUSE, memory_mb=memory_mb, timeout_s=120)).invoke(
-                event
-            )
-        folder = open_until_read.enter_context(cgroup.limited(memory_mb / MB_PER_VCPU))
-        emulator = open_until_read.enter_context(Emulator(ENTRY, env, cwd=HOUSE, memory_mb=memory_mb, timeout_s=120))
+    with (
+        cgroup.limited(memory_mb / MB_PER_VCPU) as folder,
+        Emulator(ENTRY, env, cwd=HOUSE, memory_mb=memory_mb, timeout_s=120) as emulator,
+    ):
         pid = emulator.pid
         if folder is not None:
             cgroup.join(folder, pid)
@@ -77,9 +74,15 @@ def run(env: Mapping[str, str], key: str, model: str, memory_mb: int, *, second:
         return Start(
             emulator.init_ms - loading, tokenizer, opened, first_run, loading, emulator.init_ms, first, total,
             rollup["Anonymous"] / 1024, (rollup["Rss"] - rollup["Anonymous"]) / 1024,
-            (rollup["Private_Clean"] + rollup["Private_Dirty"]) / 1024,
             int(re.findall(rb"read_bytes: (\d+)", _proc(runtime, "io"))[0]) / _MIB,
         )  # fmt: skip
+
+
+def second_mib(env: Mapping[str, str], folder: Path) -> tuple[float, float]:
+    """Memory that a second plain server over the same layer has to itself, all of it and what of it is anonymous."""
+    with PlainServer(env, HOUSE, folder / "one.log"), PlainServer(env, HOUSE, folder / "two.log") as second:
+        rollup = _kib(_proc(second.process.pid, "smaps_rollup"))
+    return (rollup["Private_Clean"] + rollup["Private_Dirty"]) / 1024, rollup["Anonymous"] / 1024
 
 
 def _found(pattern: re.Pattern[str], log: str) -> tuple[str, ...]:
@@ -124,11 +127,11 @@ def median(starts: Iterable[Start]) -> Start:
 
 def table(rows: Iterable[tuple[int, str, Start]]) -> Iterator[str]:
     names = ("interpreter", "tokenizer", "session", "first run", "init", "of 10 s", "first request", "start to answer")
-    yield f"| MB | cache | {' | '.join(names)} | anonymous | mapped | alone | read |"
-    yield "|---" * (len(names) + 6) + "|"
+    yield f"| MB | cache | {' | '.join(names)} | anonymous | mapped | read |"
+    yield "|---" * (len(names) + 5) + "|"
     for memory, cache, each in rows:
         times = (each.interpreter, each.tokenizer, each.session, each.first_run, each.init)
-        share, rest = f"{each.init / LAMBDA_INIT_MS:.0%}", (each.anonymous, each.mapped, each.private, each.read)
+        share, rest = f"{each.init / LAMBDA_INIT_MS:.0%}", (each.anonymous, each.mapped, each.read)
         cells = [
             *(f"{ms:,.0f} ms" for ms in times),
             share,
@@ -156,7 +159,6 @@ def main() -> int:
                 rows.setdefault((memory, "warm"), []).append(run(env, key, model, memory))
                 dropped = forget(layer)
                 rows.setdefault((memory, "cold"), []).append(run(env, key, model, memory))
-        beside = run(env, key, model, MEMORY_MB[-1], second=True)
         medians = [(memory, cache, median(starts)) for (memory, cache), starts in rows.items()]
         print("\n".join(table(medians)))
         print(f"cold: {dropped} was out of the page cache")
@@ -165,7 +167,10 @@ def main() -> int:
                 plain = reading_ms(layer, each.read)
                 times = f"{each.total / plain:.1f} times the {plain:,.0f} ms"
                 print(f"{memory:,} MB, cold: {times} of reading {each.read:,.0f} MiB, which is what it read")
-        print(f"a second process has {beside.private:,.0f} MiB to itself, {beside.anonymous:,.0f} of it anonymous")
+        own, anonymous = second_mib(env, Path(name))
+        print(
+            f"plain HTTP: a second server over the same layer has {own:,.0f} MiB to itself, {anonymous:,.0f} anonymous"
+        )
         with cgroup.limited(1) as folder:
             print("processors: each function's share" if folder else "processors: all, because no cgroup can be made")
     return 0

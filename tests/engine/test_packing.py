@@ -14,6 +14,7 @@ import onnx
 import pytest
 
 from handler.engine import packing, session
+from handler.engine.engine import Engine
 from handler.engine.layer import Layer, open_layer
 from handler.engine.manifest import GRAPH, PACKED, WEIGHTS
 from handler.engine.packing import PROBE_IDS
@@ -41,7 +42,7 @@ def is_packed(found: Any) -> bool:
 @pytest.mark.parametrize("name", ["minilm", "seeded"])
 def test_vectors_are_the_same_to_the_last_bit(name: str, threads: int, request: pytest.FixtureRequest) -> None:
     layer = opened(request.getfixturevalue(name))
-    packed, plain = (session.open_session(each, threads, spin=False) for each in (layer, plainly(layer)))
+    packed, plain = (session.open_session(each, threads, spin=False, packed=True) for each in (layer, plainly(layer)))
     assert is_packed(packed)
     assert not is_packed(plain)
 
@@ -69,7 +70,7 @@ def test_a_machine_that_says_nothing_of_its_processor_packs_its_own(tmp_path: Pa
 def test_another_processor_packs_its_own(minilm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packing, "reads", lambda _: False)
 
-    assert not is_packed(session.open_session(opened(minilm), 1, spin=False))
+    assert not is_packed(session.open_session(opened(minilm), 1, spin=False, packed=True))
 
 
 def test_matrices_that_this_machine_reads_otherwise_are_noticed(
@@ -85,11 +86,11 @@ def test_matrices_that_this_machine_reads_otherwise_are_noticed(
     (layer / WEIGHTS).write_bytes(weights)
 
     with caplog.at_level(logging.ERROR):
-        found: Any = session.open_session(opened(layer), 1, spin=False)
+        found: Any = session.open_session(opened(layer), 1, spin=False, packed=True)
 
     assert not is_packed(found)
     assert f"{layer / GRAPH} packs its own" in caplog.text
-    plain = session.open_session(plainly(opened(minilm)), 1, spin=False)
+    plain = session.open_session(plainly(opened(minilm)), 1, spin=False, packed=True)
     ids = np.array([[101, 2000, 2001, 102]])
     assert (found.run(["dense"], {"input_ids": ids})[0] == plain.run(["dense"], {"input_ids": ids})[0]).all()
 
@@ -113,7 +114,7 @@ layer = opened(Path(sys.argv[1]))
 def anonymous():
     return int(re.search(r"^Anonymous: +(\\d+)", Path("/proc/self/smaps_rollup").read_text(), re.M)[1])
 before = anonymous()
-kept = open_session(plainly(layer) if sys.argv[2] == "plain" else layer, 1, spin=False)
+kept = open_session(plainly(layer) if sys.argv[2] == "plain" else layer, 1, spin=False, packed=True)
 print(anonymous() - before)
 """
 
@@ -126,3 +127,10 @@ def test_packed_matrices_stay_in_the_page_cache(seeded: Path, measured: Callable
     packed, plain = mib("packed"), mib("plain")
     measured(f"a session has {packed:.0f} MiB to itself with packed matrices, {plain:.0f} MiB without (two layers)")
     assert packed < plain / 2
+
+
+@pytest.mark.parametrize(("runtime", "packed"), [("127.0.0.1:9001", False), ("", True)])
+def test_lambda_whose_cold_start_pays_for_each_byte_reads_none_twice(minilm: Path, runtime: str, packed: bool) -> None:
+    config = Settings(model_dir=str(minilm), aws_lambda_runtime_api=runtime)
+
+    assert is_packed(Engine.load(opened(minilm), config)._session) is packed
