@@ -10,7 +10,7 @@ WORKDIR /build
 COPY requirements.build.lock ./
 RUN pip install --no-cache-dir --require-hashes -r requirements.build.lock
 COPY handler/__init__.py handler/
-COPY handler/engine/__init__.py handler/engine/manifest.py handler/engine/
+COPY handler/engine/__init__.py handler/engine/manifest.py handler/engine/packing.py handler/engine/
 COPY model_layer/ model_layer/
 ARG MODEL=all-minilm-l6-v2
 ARG PRECISION=int8

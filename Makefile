@@ -12,7 +12,7 @@ export UV_PYTHON_DOWNLOADS := never
 export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-clients fuzz bench-ledger lint layer lock clean
+.PHONY: help run test test-clients fuzz bench-ledger bench-cold bench-soak lint layer lock clean
 
 # The clients that have an environment of their own, and those of them that an ordinary test run asks.
 LOCKED := $(shell sed -n 's/^client-\([a-z0-9-]*\) = .*/\1/p' pyproject.toml)
@@ -37,6 +37,12 @@ fuzz: $(TESTED)  ## throw EXAMPLES=50000 made-up requests at the service, others
 
 bench-ledger: .venv/ready .venv-ministack/ready layer  ## hold the ledger against 1,000 concurrent requests of 8 keys
 	@$(BIN)/python -m tests.benchmarks.ledger $(ARGS)
+
+bench-cold: .venv/ready .venv-ministack/ready layer  ## time the steps from a process's start to its first answer
+	@$(BIN)/python -m tests.benchmarks.cold --layer $(LAYER) $(ARGS)
+
+bench-soak: .venv/ready .venv-ministack/ready layer  ## watch a server's memory over 10,000 varied requests
+	@$(BIN)/python -m tests.benchmarks.soak $(ARGS)
 
 lint: .venv/ready  ## formatting, style, types and import directions
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from handler.engine import manifest
-from model_layer import facts, graph, heads, parity, run, smoothing
+from model_layer import facts, graph, heads, packed, parity, run, smoothing, unigram
 from model_layer.catalog import Model
 from model_layer.checkpoint import Provenance, SourceError
 from model_layer.mixed import Bench, needed
@@ -97,6 +97,8 @@ def _fill(
     except TokenizerError as error:
         raise SourceError(f"tokenizer.json cannot be used: {error}.") from None
     (layer / manifest.TOKENIZER).write_text(tokenizer.text, encoding="utf-8")
+    if (ready := unigram.form(tokenizer.text)) is not None:
+        (layer / manifest.UNIGRAM).write_text(ready, encoding="utf-8")
     if model.heads:
         heads.write(source, model.geometry.hidden, layer)
 
@@ -111,8 +113,10 @@ def _fill(
             bench = Bench(layer, unquantized, inputs, reference, tokenizer.control_ids)
             model, found = _quantize(model, source, bench, progress, mixed=precision == "mixed")
     parity.save_reference(layer / parity.REFERENCE, inputs, reference)
-
     _check_finite(model, found)
+    if precision != "fp32":
+        progress("matrices as onnxruntime packs them")
+        packed.write(layer)
 
     progress("SHA-256 of the files")
     described = facts.describe(model, layer, precision, provenance)

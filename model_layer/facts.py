@@ -6,19 +6,19 @@ from pathlib import Path
 
 import onnxruntime
 
-from handler.engine import manifest
-from handler.engine.manifest import CL100K, GRAPH, TOKENIZER, WEIGHTS, Manifest
+from handler.engine import manifest, packing
+from handler.engine.manifest import CL100K, GRAPH, PACKED, TOKENIZER, UNIGRAM, WEIGHTS, Manifest
 from model_layer import cl100k, graph, heads, parity, tokenizer
 from model_layer.catalog import Model
 from model_layer.checkpoint import Provenance
 
 _ALWAYS = {GRAPH, WEIGHTS, TOKENIZER, parity.REFERENCE}
 _HEADS = {heads.GRAPH, heads.WEIGHTS}
-NAMES = {manifest.NAME, CL100K, *_ALWAYS, *_HEADS}  # that a file of a layer can have
+NAMES = {manifest.NAME, CL100K, UNIGRAM, PACKED, *_ALWAYS, *_HEADS}  # that a file of a layer can have
 
 
 def names(model: Model) -> set[str]:
-    """The files of a layer of this model, beside its manifest and the vocabulary that it can do without."""
+    """The files of a layer of this model, beside its manifest and what depends on the tokenizer and the build."""
     return _ALWAYS | _HEADS if model.heads else _ALWAYS
 
 
@@ -58,7 +58,7 @@ def describe(model: Model, layer: Path, asked: str, origin: Provenance) -> Manif
         float32=encoder.float32,
         target="cpu",
         onnxruntime=onnxruntime.__version__,
-        cpu=(),
+        cpu=packing.FEATURES if (layer / PACKED).exists() else (),
         parity={},
         files={},
         sources=origin.files,

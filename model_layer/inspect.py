@@ -24,8 +24,8 @@ def lines(folder: Path, found: Manifest) -> Iterator[str]:
         "outputs": ", ".join(found.outputs),
         "precision": f"{found.precision} for {found.target}: {parity(found.parity)}",
         "in float32": ", ".join(found.float32) or ("all" if found.precision == "fp32" else "no matrix"),
-        "machines": f"x86-64, {found.target}"
-        + (f" with {', '.join(found.cpu)}" if found.cpu else ", any vector width"),
+        "machines": f"x86-64, {found.target}, any vector width"
+        + (f"; packed for {', '.join(found.cpu)} without AMX" if found.cpu else ""),
         "made": f"{made} with onnxruntime {found.onnxruntime}",
         "size": f"{sum(file.bytes for file in found.files.values()) / 1e6:.1f} MB",
     }

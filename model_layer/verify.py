@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from handler.engine import manifest
-from handler.engine.manifest import GRAPH, Manifest
-from model_layer import cl100k, facts, graph, heads, parity, run
+from handler.engine.manifest import GRAPH, TOKENIZER, UNIGRAM, Manifest
+from model_layer import cl100k, facts, graph, heads, packed, parity, run, unigram
 from model_layer.catalog import MODELS
 from model_layer.checkpoint import provenance
 from model_layer.writer import floats
@@ -46,7 +46,7 @@ def _names(found: Manifest, folder: Path) -> Iterator[str]:
     wanted, there = facts.names(model), {path.name for path in folder.iterdir()} - {manifest.NAME}
     if missing := wanted - found.files.keys():
         yield f"{', '.join(sorted(missing))}: not there, and {model.id} has it"
-    if stray := there - (found.files.keys() & (wanted | {manifest.CL100K})):
+    if stray := there - (found.files.keys() & (wanted | {manifest.CL100K, manifest.UNIGRAM, manifest.PACKED})):
         yield f"{', '.join(sorted(stray))}: no file of a layer, or not in the manifest"
     if manifest.CL100K in found.files and found.files[manifest.CL100K].sha256 != cl100k.SHA256:
         yield f"{manifest.CL100K} is not the vocabulary that OpenAI publishes"
@@ -63,6 +63,13 @@ def _facts(found: Manifest, folder: Path) -> Iterator[str]:
             yield f"the graph has {name} {has}, {model.id} {should}"
     if encoder.pooling != model.pooling:
         yield f"the graph has {encoder.pooling} pooling, {model.id} {model.pooling}"
+
+    ready = folder / UNIGRAM
+    should_hold = unigram.form((folder / TOKENIZER).read_text(encoding="utf-8"))
+    if should_hold != (ready.read_text(encoding="utf-8") if ready.exists() else None):
+        yield f"{UNIGRAM} is not what {TOKENIZER} makes it"
+
+    yield from packed.faults(folder, found.onnxruntime)
 
     expected = facts.describe(model, folder, found.asked, provenance(model, found.sources))
     expected = replace(expected, created=found.created, parity=found.parity, files=found.files)

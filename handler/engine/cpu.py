@@ -1,15 +1,16 @@
 """How much of the machine's processors this container may use."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from handler.settings import Settings
 
 MB_PER_VCPU = 1769  # AWS Lambda developer guide, "Configure Lambda function memory"
-_CGROUP = Path("/sys/fs/cgroup")
+_CGROUP, _OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
-def share(settings: Settings, cgroup: Path = _CGROUP) -> float:
+def share(settings: Settings, cgroup: Path = _CGROUP, own: Path = _OWN) -> float:
     """vCPUs, at most those the process may run on: Lambda's by its memory, else the quota of cgroup v2 or v1.
 
     `os.cpu_count()` tells what is visible, which on Lambda and in most containers is more than what may be used.
@@ -17,16 +18,35 @@ def share(settings: Settings, cgroup: Path = _CGROUP) -> float:
     visible = float(len(os.sched_getaffinity(0)))
     if settings.aws_lambda_function_memory_size:
         return min(visible, settings.aws_lambda_function_memory_size / MB_PER_VCPU)
-    return min(visible, _quota(cgroup) or visible)
+    return min([visible, *_quotas(cgroup, own)])
 
 
-def _quota(cgroup: Path) -> float | None:
+def _quotas(cgroup: Path, own: Path) -> Iterator[float]:
+    """vCPUs of each quota on the process: its own cgroup's and those of the cgroups around it. In a container the
+    mount's root is the container's cgroup, and the path in /proc/self/cgroup may be the host's, of which nothing is
+    visible."""
     try:
-        quota, period = (cgroup / "cpu.max").read_text().split()
+        lines = own.read_text().splitlines()
+    except OSError:
+        lines = []
+    for controllers, path in ((line.split(":", 2)[1:]) for line in ["0::/", "1:cpu:/", *lines]):
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        mount = cgroup / "cpu" if controllers else cgroup
+        inside = mount / path.strip("/")
+        for folder in (inside, *inside.parents):
+            if folder.is_relative_to(mount) and (quota := _quota(folder)) is not None:
+                yield quota
+
+
+def _quota(folder: Path) -> float | None:
+    """cpu.max of v2, or v1's two files: microseconds of CPU in a period of as many; `max` or -1 for no quota."""
+    try:
+        quota, period = (folder / "cpu.max").read_text().split()
     except (OSError, ValueError):
         try:
-            quota = (cgroup / "cpu/cpu.cfs_quota_us").read_text().strip()
-            period = (cgroup / "cpu/cpu.cfs_period_us").read_text().strip()
+            quota = (folder / "cpu.cfs_quota_us").read_text().strip()
+            period = (folder / "cpu.cfs_period_us").read_text().strip()
         except OSError:
             return None
-    return int(quota) / int(period) if quota.isdigit() and int(period) else None  # "max" or -1: none
+    return int(quota) / int(period) if quota.isdigit() and int(period) else None

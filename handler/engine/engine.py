@@ -47,9 +47,10 @@ class Engine:
         """Tokenizer and session at the same time, then one run, after which nothing is left to be done lazily."""
         share = cpu.share(settings)
         threads = settings.threads or max(1, round(share))
+        packed = not settings.aws_lambda_runtime_api  # there a cold start fetches each byte that it reads
         start = time.perf_counter()
         with ThreadPoolExecutor(1, "session") as loader:  # onnxruntime lets the interpreter go while it loads
-            loading = loader.submit(open_session, layer.folder, threads, spin=share >= threads)
+            loading = loader.submit(open_session, layer, threads, spin=share >= threads, packed=packed)
             tokens = Tokens(layer.folder)
             read = time.perf_counter()
             session = loading.result()

@@ -2,8 +2,9 @@
 
 A layer is a folder with `manifest.json`, `model.onnx` (the graph), `weights.bin` (its external data, page-aligned),
 `tokenizer.json`, `reference.npz` (texts and unquantized vectors that the recorded parity was measured on) and, where
-the model has them, `heads.onnx` (from `token_states` to `sparse` and `multi_vector`); and `cl100k_base.tiktoken`, if it
-was not built without.
+the model has them, `heads.onnx` (from `token_states` to `sparse` and `multi_vector`). For a faster start it has
+`packed.onnx` (the graph with int8 matrices as onnxruntime reads them, also in `weights.bin`) and of a large vocabulary
+`unigram.json` (a form that is read at once); and `cl100k_base.tiktoken`, if it was not built without.
 """
 
 import hashlib
@@ -15,8 +16,9 @@ from types import UnionType
 from typing import Any, get_args, get_origin
 
 NAME = "manifest.json"
-FORMAT = 4
+FORMAT = 5
 GRAPH, WEIGHTS, TOKENIZER = "model.onnx", "weights.bin", "tokenizer.json"
+PACKED, UNIGRAM = "packed.onnx", "unigram.json"
 CL100K = "cl100k_base.tiktoken"
 LATEST = 253_402_300_799  # Unix seconds of the last moment that Python has a date for
 
@@ -58,7 +60,7 @@ class Manifest:
     float32: tuple[str, ...]  # matrices of an int8 layer that are left in float32
     target: str  # "cpu"
     onnxruntime: str  # version it was verified with
-    cpu: tuple[str, ...]  # CPU features that saved prepacked weights need; empty without any
+    cpu: tuple[str, ...]  # CPU features that `packed.onnx` needs, beside that version; empty without it
     parity: dict[str, float]
     files: dict[str, File]
     sources: dict[str, str]  # SHA-256 of the files it was made of

@@ -1,14 +1,19 @@
 """The layer's tokenizer: text to token ids, and which ids a caller may send in its place."""
 
+import threading
 from collections.abc import Iterable, Sequence
-from functools import cached_property
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from handler.engine.manifest import TOKENIZER, LayerError
+from handler.engine.manifest import TOKENIZER, UNIGRAM, LayerError
+from handler.engine.unigram import Unigram
 
 TokenArrays = Sequence[list[int]]
+
+# Characters that the vocabulary which is ready at once takes in one call, 0.1 to 0.4 s of one core; more of them keep
+# the model for minutes, and are worth the second in which the library reads its own.
+_SHORT = 200_000
 
 _UNKNOWN = ("<unk>", "[UNK]")  # the control piece that texts do have: where the vocabulary has no other
 
@@ -25,39 +30,44 @@ class Tokens:
     """The layer's tokenizer. It neither cuts nor pads, and text that spells a special token is text (model_layer)."""
 
     def __init__(self, layer: Path) -> None:
-        try:
-            self._tokenizer = Tokenizer.from_file(str(layer / TOKENIZER))
-        except Exception as error:  # the library raises Exception itself
-            raise LayerError(f"{layer / TOKENIZER} cannot be read: {error}. Build the layer again.") from None
-        self.special_tokens: int = self._tokenizer.num_special_tokens_to_add(is_pair=False)
+        self._path, self._loading = layer / TOKENIZER, threading.Lock()
+        self._loaded: Tokenizer | None = None
+        if (layer / UNIGRAM).exists():
+            self._unigram: Unigram | None = Unigram(layer / UNIGRAM)
+            self._before, self._after = self._unigram.before, self._unigram.after
+        else:
+            self._unigram = None
+            self._before, self._after = self._specials()
+        self.special_tokens = len(self._before) + len(self._after)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text, special tokens included; native threads work on the texts side by side."""
-        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts))]
+        """Token ids of each text, special tokens included; native threads work on many texts side by side."""
+        if (unigram := self._ready_for(texts)) is not None:
+            return [self.framed(unigram.content(text)) for text in texts]
+        return [encoding.ids for encoding in self._library().encode_batch_fast(list(texts))]
 
     def content(self, text: str) -> list[int]:
         """Token ids of a text, without the special tokens."""
-        ids: list[int] = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids
+        if (unigram := self._ready_for([text])) is not None:
+            return unigram.content(text)
+        ids: list[int] = self._library().encode_batch_fast([text], add_special_tokens=False)[0].ids
         return ids
 
     def framed(self, content: list[int]) -> list[int]:
         """Ids of a text with the special tokens around them."""
-        before, after = self._template
-        return [*before, *content, *after]
+        return [*self._before, *content, *self._after]
 
     def unframed(self, ids: list[int]) -> list[int]:
         """Ids of a text out of those that `encode` gives."""
-        before, after = self._template
-        return ids[len(before) : len(ids) - len(after)]
+        return ids[len(self._before) : len(ids) - len(self._after)]
 
     def contents(self, arrays: TokenArrays, control_ids: Iterable[int]) -> list[list[int]]:
         """Ids of each text out of ids that a caller sent, who may have put the special tokens in front and behind.
 
         Raises UnknownTokenError for the first id outside the vocabulary, and for a control piece anywhere else.
         """
-        names = {token: self._tokenizer.id_to_token(token) for token in control_ids}
-        refused = {token for token, name in names.items() if str(name).strip() not in _UNKNOWN}
-        size = self._tokenizer.get_vocab_size()
+        refused = {token for token in control_ids if self._name(token).strip() not in _UNKNOWN}
+        size = self._size
         found = []
         for index, ids in enumerate(arrays):
             start, end = self._bounds(ids)
@@ -71,14 +81,31 @@ class Tokens:
 
     def _bounds(self, ids: list[int]) -> tuple[int, int]:
         """Where in ids the text begins and ends, if the special tokens are there."""
-        before, after = self._template
-        start = len(before) if ids[: len(before)] == before else 0
-        behind = len(ids) - len(after)
-        return start, behind if ids[behind:] == after else len(ids)
+        start = len(self._before) if ids[: len(self._before)] == self._before else 0
+        behind = len(ids) - len(self._after)
+        return start, behind if ids[behind:] == self._after else len(ids)
 
-    @cached_property
-    def _template(self) -> tuple[list[int], list[int]]:
+    def _specials(self) -> tuple[list[int], list[int]]:
         """The special tokens in front of a text, and behind it."""
         [framed], content = self.encode(["a"]), self.content("a")
         start = next(n for n in range(len(framed)) if framed[n : n + len(content)] == content)
         return framed[:start], framed[start + len(content) :]
+
+    @property
+    def _size(self) -> int:
+        return len(self._unigram.pieces) if self._unigram is not None else self._library().get_vocab_size()
+
+    def _name(self, token: int) -> str:
+        return self._unigram.pieces[token] if self._unigram is not None else str(self._library().id_to_token(token))
+
+    def _ready_for(self, texts: Sequence[str]) -> Unigram | None:
+        return self._unigram if sum(map(len, texts)) <= _SHORT else None
+
+    def _library(self) -> Tokenizer:
+        with self._loading:  # once, whoever comes meanwhile
+            if self._loaded is None:
+                try:
+                    self._loaded = Tokenizer.from_file(str(self._path))
+                except Exception as error:  # the library raises Exception itself
+                    raise LayerError(f"{self._path} cannot be read: {error}. Build the layer again.") from None
+            return self._loaded

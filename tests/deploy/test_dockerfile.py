@@ -57,7 +57,7 @@ def test_a_layer_that_was_built_outside_is_taken(images: dict[str, Image], minil
 def test_new_code_does_not_make_a_new_layer(images: dict[str, Image]) -> None:
     seen = {path for path in below(images["layer"].outside("/build/handler")) if path.endswith(".py")}
 
-    assert seen == {"__init__.py", "engine/__init__.py", "engine/manifest.py"}
+    assert seen == {"__init__.py", "engine/__init__.py", "engine/manifest.py", "engine/packing.py"}
 
 
 def test_the_model_comes_first_then_the_packages_then_the_code() -> None:

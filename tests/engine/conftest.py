@@ -6,6 +6,8 @@ from handler.engine.engine import Engine
 from handler.engine.layer import open_layer
 from handler.settings import Settings
 
+HOUSE = Path(__file__).resolve().parents[2]
+
 
 def load(folder: Path, threads: int = 0) -> Engine:
     config = Settings(model_dir=str(folder), threads=threads)

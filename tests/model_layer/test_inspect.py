@@ -44,7 +44,7 @@ def test_every_row_is_there(layer: Path) -> None:
         "context": "8192 tokens, 8190 of text",
         "outputs": "dense, token_states, sparse, multi_vector",
         "in float32": "no matrix",
-        "machines": "x86-64, cpu, any vector width",
+        "machines": "x86-64, cpu, any vector width; packed for avx2 without AMX",
         "made": "2023-11-14T22:13:20+00:00 with onnxruntime 1.31.1",
     }
     assert {name: shown[name] for name in expected} == expected

@@ -105,7 +105,7 @@ def test_the_manifest_says_what_the_layer_is(minilm: Path) -> None:
     }
     assert facts["licence"] == model.licence
     assert facts["outputs"] == ["dense", "token_states"]
-    names = {"model.onnx", "weights.bin", "tokenizer.json", "reference.npz", "cl100k_base.tiktoken"}
+    names = {"model.onnx", "packed.onnx", "weights.bin", "tokenizer.json", "reference.npz", "cl100k_base.tiktoken"}
     assert set(facts["files"]) == names
     assert facts["parity"]["mean_cosine"] >= 0.99
 

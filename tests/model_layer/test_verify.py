@@ -171,6 +171,37 @@ def test_another_vocabulary_of_openais_ids_is_seen(layer: Path) -> None:
     assert "cl100k_base.tiktoken is not the vocabulary that OpenAI publishes" in faults(layer)
 
 
+def test_a_tokenizer_that_is_ready_at_once_and_cuts_otherwise_is_seen(layer: Path) -> None:
+    path = layer / manifest.UNIGRAM
+    values = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(values | {"unknown": 5}), encoding="utf-8")
+    rehash(layer)
+    assert "unigram.json is not what tokenizer.json makes it" in faults(layer)
+    path.unlink()
+    rehash(layer)
+    assert "unigram.json is not what tokenizer.json makes it" in faults(layer)
+
+
+def test_packed_matrices_that_are_none_of_these_are_seen(layer: Path) -> None:
+    weights = bytearray((layer / manifest.WEIGHTS).read_bytes())
+    weights[-5] ^= 1  # the last of them stands at the end
+    (layer / manifest.WEIGHTS).write_bytes(weights)
+    rehash(layer)
+    assert "packed.onnx and its matrices are not what onnxruntime makes of model.onnx" in faults(layer)
+
+
+def test_a_packed_graph_of_other_nodes_or_another_probe_is_seen(layer: Path) -> None:
+    graph = onnx.load(layer / manifest.PACKED, load_external_data=False)
+    graph.metadata_props[0].value += "1"
+    (layer / manifest.PACKED).write_bytes(graph.SerializeToString())
+    rehash(layer)
+    assert "packed.onnx tells of another vector than model.onnx gives" in faults(layer)
+    graph.graph.node[3].name += "x"
+    (layer / manifest.PACKED).write_bytes(graph.SerializeToString())
+    rehash(layer)
+    assert "packed.onnx and its matrices are not what onnxruntime makes of model.onnx" in faults(layer)
+
+
 @contextlib.contextmanager
 def numbers(layer: Path, graph: str, array: str) -> Iterator[Any]:
     """A float32 array of a graph, to be changed where it lies."""

@@ -112,7 +112,7 @@ class Emulator:
         """End RIE, the runtime and whatever these started."""
         if self._process:
             # RIE gives the runtime a process group of its own; the session is what they all share.
-            while members := _session(self._process.pid):
+            while members := session(self._process.pid):
                 for pid in members:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
@@ -132,6 +132,12 @@ class Emulator:
     def endpoint(self) -> str:
         """Where RIE takes events as a POST with `content-type: application/json`; one at a time."""
         return f"http://127.0.0.1:{self._port}/2015-03-31/functions/function/invocations"
+
+    @property
+    def pid(self) -> int:
+        """RIE's process id, which is its session's: the runtime starts in it, at the first call."""
+        assert self._process is not None, "not started"
+        return self._process.pid
 
     @property
     def usable(self) -> bool:
@@ -220,7 +226,7 @@ def _free_ports() -> tuple[int, int]:
         return one.getsockname()[1], other.getsockname()[1]
 
 
-def _session(leader: int) -> list[int]:
+def session(leader: int) -> list[int]:
     """Processes of this session that have not ended yet."""
     members = []
     for entry in Path("/proc").iterdir():
