@@ -45,6 +45,6 @@ async def caller(request: Request, service: Service, *roles: str) -> Caller:
     request.state.account = found.account
     if found.role not in roles:
         raise errors.WRONG_ROLE.error(
-            role=found.role, method=request.method, path=request.url.path, needed=" or ".join(roles)
+            role=found.role, method=request.method, path=request.scope["path"], needed=" or ".join(roles)
         )
     return found
