@@ -9,9 +9,9 @@ from fastapi import APIRouter, Request, Response
 
 from handler.accepted import Accepted, Door
 from handler.api import auth, bodies, origin
-from handler.api.frame import JSON
 from handler.billing.keys import Caller
 from handler.billing.ledger import Work
+from handler.contract.body import JSON
 from handler.service import Service
 
 router = APIRouter()
@@ -34,7 +34,7 @@ async def embeddings(request: Request) -> Response:
     accepted = await to_thread.run_sync(accept, limiter=request.app.state.readers)
     try:
         answer = await to_thread.run_sync(service.answer, accepted, limiter=request.app.state.workers)
-    finally:
+    finally:  # where no worker has come to it: a server that ends cancels what waits
         accepted.drop()
     request.state.tokens = answer.tokens
     request.state.plain = answer.packed

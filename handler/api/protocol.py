@@ -7,6 +7,7 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from handler.contract import errors
+from handler.contract.body import JSON
 
 
 class Http11(H11Protocol):
@@ -21,7 +22,7 @@ class Http11(H11Protocol):
         error = (errors.HEAD_TOO_LARGE if too_large else errors.BROKEN_HTTP).error()
         body = error.body()
         headers = [
-            ("content-type", "application/json"),
+            ("content-type", JSON),
             ("content-length", str(len(body))),
             ("connection", "close"),
             ("x-request-id", f"req_{uuid.uuid4().hex}"),

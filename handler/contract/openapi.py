@@ -4,12 +4,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from handler.contract import errors, schemas, usage
+from handler.contract.body import JSON
 from handler.contract.errors import Problem
 from handler.contract.models import Models
 from handler.contract.schemas import Schema, ref
 from handler.contract.usage import Report
 
-JSON = "application/json"
 VERSION = "0.1.0"  # pyproject.toml's, which the image does not have; a test holds them together
 
 # What any route can answer; what a caller with a key can; and what only embedding can.

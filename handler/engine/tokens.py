@@ -6,9 +6,8 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
+from handler.contract.inputs import TokenArrays
 from handler.engine.manifest import TOKENIZER, LayerError
-
-TokenArrays = Sequence[list[int]]
 
 _UNKNOWN = ("<unk>", "[UNK]")  # the control piece that texts do have: where the vocabulary has no other
 
