@@ -10,9 +10,6 @@ async def read(request: Request, limit: int) -> bytes:
     kind = request.headers.get("content-type", "")
     if kind.lower().startswith("multipart/form-data"):
         raise errors.UNSUPPORTED_MEDIA.error(value=kind.partition(";")[0])
-    coding = request.headers.get("content-encoding", "identity").strip()
-    if coding.lower() not in ("", "identity"):
-        raise errors.UNSUPPORTED_MEDIA.error(value=coding)
     length = request.headers.get("content-length", "").lstrip("0")
     if length.isdecimal() and (len(length) > len(str(limit)) or int(length) > limit):
         raise errors.BODY_TOO_LARGE.error(n=length, limit=limit)

@@ -1,4 +1,5 @@
-"""gzip for the JSON answers that gain from it, where the caller offers to take it. No other coding."""
+"""Content codings: gzip for the JSON answers that gain from it, where the caller offers to take it, and no other; of
+requests none."""
 
 import zlib
 
@@ -6,6 +7,7 @@ from anyio import to_thread
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from handler.contract import errors
 from handler.contract.body import JSON
 
 _LEAST = 1024  # bytes of an answer
@@ -43,6 +45,14 @@ class Gzip:
             await send(message)
 
         await self.app(scope, receive, coded)
+
+
+def refuse(request: Headers) -> None:
+    """Raise 415 where a request names a coding of its body, whether it has one or not. `identity` is none, and several
+    headers are one list (RFC 9110, 5.3)."""
+    for coding in ",".join(request.getlist("content-encoding")).split(","):
+        if coding.strip().lower() not in ("", "identity"):
+            raise errors.UNSUPPORTED_MEDIA.error(value=coding.strip())
 
 
 def compress(body: bytes) -> bytes:

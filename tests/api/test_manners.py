@@ -94,6 +94,55 @@ def test_the_public_paths_need_no_key_and_the_others_do(door: Door, path: str) -
     assert answer.status_code == (200 if path in PUBLIC else 401)
 
 
+# Bodies that are coded, or said to be
+
+
+@pytest.mark.parametrize("path", [*GETS, "/v1/embeddings", "/invocations"])
+@pytest.mark.parametrize(
+    ("codings", "named"),
+    [
+        (["gzip"], "gzip"),
+        (["Identity, br"], "br"),
+        (["identity", "DEFLATE"], "DEFLATE"),
+        (["identity,, zstd , gzip"], "zstd"),
+    ],
+    ids=str,
+)
+def test_a_coding_of_the_body_is_415_on_every_route(door: Door, path: str, codings: list[str], named: str) -> None:
+    headers = [("content-encoding", coding) for coding in codings]
+    for method in ("GET", "HEAD") if path in GETS else ("POST",):
+        answer = door.ask(method, path, headers=headers)
+        assert answer.status_code == 415
+        if method != "HEAD":
+            assert envelope(answer) == {
+                "message": f"Unsupported content type or encoding: {named}.",
+                "type": "invalid_request_error",
+                "param": None,
+                "code": "unsupported_media_type",
+            }
+
+
+@pytest.mark.parametrize("codings", [["identity"], ["IDENTITY, identity"], ["identity", "identity"], [""]], ids=str)
+def test_identity_is_no_coding(door: Door, codings: list[str]) -> None:
+    headers = [("content-encoding", coding) for coding in codings]
+    body = {"model": MODEL, "input": "text"}
+    assert door.ask("POST", "/v1/embeddings", json=body, headers=headers).status_code == 200
+    assert door.ask("GET", "/v1/models", headers=headers).status_code == 200
+
+
+def test_a_coding_is_looked_at_in_its_turn(door: Door, admin_key: str) -> None:
+    """After the path, the method, the key and its role."""
+    gzip = {"content-encoding": "gzip"}
+    assert door.ask("POST", "/nowhere", headers=gzip).status_code == 404
+    assert door.ask("POST", "/v1/models", headers=gzip).status_code == 405
+    assert door.ask("GET", "/v1/models", headers=gzip | {"authorization": ""}).status_code == 401
+    of_admin = gzip | {"authorization": f"Bearer {admin_key}"}
+    assert door.ask("POST", "/v1/embeddings", headers=of_admin).status_code == 403
+    for path in FOR_ADMINS:
+        assert door.ask("GET", path, headers=of_admin).status_code == 415
+    assert door.ask("OPTIONS", "/v1/models", headers=gzip).status_code == 204
+
+
 # HEAD and OPTIONS
 
 
