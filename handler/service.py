@@ -19,7 +19,7 @@ from handler.billing.limits import Counters
 from handler.billing.outbox import Outbox
 from handler.billing.prices import Prices
 from handler.contract import body, embeddings, errors, payload
-from handler.contract.embeddings import EmbeddingRequest
+from handler.contract.embeddings import EmbeddingRequest, Rules
 from handler.contract.limits import Demand
 from handler.contract.models import Models
 from handler.engine.engine import DeadlineError, Engine, Matrix, NonFiniteVectorError
@@ -65,6 +65,11 @@ class Service:
     def ready(self) -> bool:
         """Whether a token has gone through the model."""
         return self._engine is not None
+
+    @property
+    def rules(self) -> Rules:
+        """What the settings, and the layer, decide about every request."""
+        return self._intake.rules
 
     def load(self) -> None:
         """Load the model and run it once, and connect to the tables meanwhile. Raises LayerError."""

@@ -42,9 +42,15 @@ async def openapi(request: Request) -> Response:
     coding.refuse(request.headers)
     from handler.contract import openapi
 
-    service: Service = request.app.state.service
-    truncates = service.settings.truncate == "true"
-    return JSONResponse(openapi.document(service.models, address(request), truncates=truncates))
+    state, service = request.app.state, request.app.state.service
+    bounded = state.room is not None
+    deployment = openapi.Deployment(
+        service.rules,
+        bounded=bounded,
+        redirects=bounded and service.settings.results_bucket != "",
+        metered=state.metrics is not None,
+    )
+    return JSONResponse(openapi.document(service.models, address(request), deployment))
 
 
 def address(request: Request) -> str:
