@@ -70,6 +70,9 @@ class Bodies:
         return self._most if "transfer-encoding" in headers else int(length)  # which overrides it (RFC 9112, 6.3)
 
     async def _take(self, size: int) -> None:
+        if size <= self._free and not self._line.locked():
+            self._free -= size
+            return
         with fail_after(self._patience_s):
             async with self._line:  # who wants much is not passed by those who want little
                 while self._free < size:

@@ -25,10 +25,9 @@ _RESERVE_S, _RESERVE = 3.0, 0.2
 @router.post("/invocations")  # SageMaker's name for it
 async def embeddings(request: Request) -> Response:
     """Embed one text, or up to 2,048, as text or as token ids."""
-    came, door = origin.time(request), _door(request)
-    service: Service = request.app.state.service
+    came, door, state = origin.time(request), _door(request), request.app.state
+    service: Service = state.service
     caller = await auth.caller(request, service, "inference")
-    state = request.app.state
     async with state.bodies.read(request, door.seconds) as raw:
         accept = partial(_accept, service, raw, caller, door, partial(origin.work, request, came))
         # Two steps, on threads of their own: what the engine has no time for is refused however many wait for it.

@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.types import Message
 
 from handler.api.bodies import Bodies
+from handler.contract.errors import ApiError
 from handler.settings import Settings
 from tests.api.conftest import MODEL, envelope
 from tests.conftest import HOUSE
@@ -116,21 +117,23 @@ def test_a_length_that_is_overridden_takes_the_room_of_the_largest(tight: PlainS
         wait_until_full(tight, inference_key)
 
 
+def arriving(size: int) -> Request:
+    """A request whose body of so many bytes is there at once."""
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"x" * size}
+
+    return Request({"type": "http", "headers": [(b"content-length", str(size).encode())]}, receive)
+
+
 def test_room_is_given_in_the_order_in_which_it_was_asked_for() -> None:
     """Of three bodies the first leaves room for the third, which waits behind the second all the same."""
-    bodies, entered, sizes = (
-        Bodies(Settings(max_body_bytes=LARGE, max_bodies_bytes=LARGE)),
-        [],
-        [LARGE // 2, LARGE, 70_000],
-    )
+    bodies = Bodies(Settings(max_body_bytes=LARGE, max_bodies_bytes=LARGE))
+    sizes, entered = [LARGE // 2, LARGE, 70_000], []
     first_may_go = anyio.Event()
 
     async def hold(size: int) -> None:
-        async def receive() -> Message:
-            return {"type": "http.request", "body": b"x" * size}
-
-        scope = {"type": "http", "headers": [(b"content-length", str(size).encode())]}
-        async with bodies.read(Request(scope, receive), 10) as body:
+        async with bodies.read(arriving(size), 10) as body:
             entered.append(len(body))
             if size == sizes[0]:
                 await first_may_go.wait()
@@ -145,6 +148,19 @@ def test_room_is_given_in_the_order_in_which_it_was_asked_for() -> None:
         assert entered == sizes
 
     anyio.run(all_three)
+
+
+def test_where_nobody_may_wait_room_that_is_there_is_given() -> None:
+    bodies = Bodies(Settings(max_body_bytes=LARGE, max_bodies_bytes=LARGE, max_queue_seconds=0))
+
+    async def one_inside_the_other() -> None:
+        async with bodies.read(arriving(LARGE), 10) as body:
+            assert len(body) == LARGE
+            with pytest.raises(ApiError, match="503 server_is_overloaded"):
+                async with bodies.read(arriving(70_000), 10):
+                    pass
+
+    anyio.run(one_inside_the_other)
 
 
 def test_all_room_comes_back_from_those_that_waited_and_those_that_left(tight: PlainServer, inference_key: str) -> None:
