@@ -70,7 +70,8 @@ class Settings:
     max_bodies_bytes: int = _setting(
         128 * MIB,
         "Bytes of all request bodies in memory, each from its arrival until it is answered; one for which there is no "
-        "room waits for MAX_QUEUE_SECONDS, and is then 503. MAX_BODY_BYTES at least.",
+        "room waits for MAX_QUEUE_SECONDS, and is then 503. MAX_BODY_BYTES at least. While it is parsed, JSON takes 3 "
+        "to 30 times its bytes.",
     )
     keys_table: str = _setting("", "DynamoDB table of API keys (SHA-256 of each). Required.")
     usage_table: str = _setting("", "DynamoDB table of usage records, the ledger. Required.")
