@@ -1,7 +1,7 @@
 """Bodies of requests: refused by kind and size before they are read, and read where there is memory for them."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from anyio import Event, Lock, fail_after
 from starlette.datastructures import Headers
@@ -11,9 +11,7 @@ from handler.contract import errors
 from handler.service import RETRY_S
 from handler.settings import Settings
 
-_UNCOUNTED = (
-    1 << 16
-)  # bytes that the server holds of any connection, whatever becomes of it (uvicorn, HIGH_WATER_LIMIT)
+_UNCOUNTED = 1 << 16  # bytes that the server holds of any connection in any case (uvicorn, HIGH_WATER_LIMIT)
 
 
 class Bodies:
@@ -37,18 +35,15 @@ class Bodies:
         """
         expected, body, room = self._expected(request.headers), bytearray(), 0
         try:
-            try:
-                with fail_after(seconds):
-                    async for chunk in request.stream():
-                        body += chunk
-                        if len(body) > self._most:
-                            raise errors.BODY_TOO_LARGE.error(n=len(body), limit=self._most)
-                        if len(body) > _UNCOUNTED and not room:
-                            await self._take(expected)
-                            room = expected
-            except TimeoutError:
-                raise errors.try_again(errors.OVERLOADED, RETRY_S) from None
-            if room:
+            with _in_time(seconds):
+                async for chunk in request.stream():
+                    body += chunk
+                    if len(body) > self._most:
+                        raise errors.BODY_TOO_LARGE.error(n=len(body), limit=self._most)
+                    if len(body) > _UNCOUNTED and not room:
+                        await self._take(expected)
+                        room = expected
+            if room:  # of a body that did not tell its length, what it has not needed
                 self._give(room - len(body))
                 room = len(body)
             raw = bytes(body)
@@ -73,7 +68,7 @@ class Bodies:
         if size <= self._free and not self._line.locked():
             self._free -= size
             return
-        with fail_after(self._patience_s):
+        with _in_time(self._patience_s):
             async with self._line:  # who wants much is not passed by those who want little
                 while self._free < size:
                     self._freed = Event()
@@ -83,3 +78,13 @@ class Bodies:
     def _give(self, size: int) -> None:
         self._free += size
         self._freed.set()
+
+
+@contextmanager
+def _in_time(seconds: float) -> Iterator[None]:
+    """503 for what is not done within so many."""
+    try:
+        with fail_after(seconds):
+            yield
+    except TimeoutError:
+        raise errors.try_again(errors.OVERLOADED, RETRY_S) from None

@@ -42,7 +42,8 @@ async def openapi(request: Request) -> Response:
     coding.refuse(request.headers)
     from handler.contract import openapi
 
-    state, service = request.app.state, request.app.state.service
+    state = request.app.state
+    service: Service = state.service
     bounded = state.room is not None
     deployment = openapi.Deployment(
         service.rules,
