@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from handler import store
+from handler.contract.body import JSON
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -36,7 +37,7 @@ class Results:
         key = f"{PREFIX}{account}/{work_id}.json"
         try:
             client = self._client()
-            client.put_object(Bucket=self._bucket, Key=key, Body=body, ContentType="application/json")
+            client.put_object(Bucket=self._bucket, Key=key, Body=body, ContentType=JSON)
             expires_at = int(self._clock()) + VALID_S
             url = client.generate_presigned_url(
                 "get_object", Params={"Bucket": self._bucket, "Key": key}, ExpiresIn=VALID_S

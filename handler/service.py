@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from handler import render, served, settings, store
+from handler import models, render, settings, store
 from handler.accepted import Accepted, Answer, Clock, Door
 from handler.billing import prices
 from handler.billing.buckets import cost as usd
@@ -19,7 +19,7 @@ from handler.billing.limits import Counters
 from handler.billing.outbox import Outbox
 from handler.billing.prices import Prices
 from handler.contract import body, embeddings, errors, payload
-from handler.contract.embeddings import EmbeddingRequest
+from handler.contract.embeddings import EmbeddingRequest, Rules
 from handler.contract.limits import Demand
 from handler.contract.models import Models
 from handler.engine.engine import DeadlineError, Engine, Matrix, NonFiniteVectorError
@@ -41,7 +41,7 @@ class Service:
         self, config: Settings, layer: Layer, keys: Keys, prices: Prices, counters: Counters, ledger: Ledger
     ) -> None:
         self.settings, self.keys = config, keys
-        self.models = Models(served.model(layer.manifest, config))
+        self.models = Models(models.of_layer(layer.manifest, config))
         self._layer, self._prices, self._counters, self._ledger = layer, prices, counters, ledger
         self._intake = Intake(config, layer)
         self._results = Results(store.s3, config.results_bucket) if config.results_bucket else None
@@ -66,6 +66,11 @@ class Service:
         """Whether a token has gone through the model."""
         return self._engine is not None
 
+    @property
+    def rules(self) -> Rules:
+        """What the settings, and the layer, decide about every request."""
+        return self._intake.rules
+
     def load(self) -> None:
         """Load the model and run it once, and connect to the tables meanwhile. Raises LayerError."""
         with self._loading, ThreadPoolExecutor(1, "tables") as pool:
@@ -81,7 +86,7 @@ class Service:
         """The models at what they cost now, by the list. Raises 503 where that is not known."""
         with _known("Prices table"):
             now = datetime.now(UTC)
-            return Models(*(served.priced(model, self._prices.listed(model.id, now)) for model in self.models.all))
+            return Models(*(models.priced(model, self._prices.listed(model.id, now)) for model in self.models.all))
 
     def authenticate(self, clear: str) -> Caller:
         """The caller of a clear key. Raises 401, or 503 where the table is out of reach."""

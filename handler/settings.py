@@ -67,6 +67,12 @@ class Settings:
         600, "Seconds that a plain HTTP server gives a request, as many as SDKs wait; on Lambda it is its Timeout's."
     )
     max_body_bytes: int = _setting(64 * MIB, "Largest request body that is read; a larger one is 413.")
+    max_bodies_bytes: int = _setting(
+        128 * MIB,
+        "Bytes of all request bodies in memory, each from its arrival until it is answered; one for which there is no "
+        "room waits for MAX_QUEUE_SECONDS, and is then 503. MAX_BODY_BYTES at least. While it is parsed, JSON takes 3 "
+        "to 30 times its bytes.",
+    )
     keys_table: str = _setting("", "DynamoDB table of API keys (SHA-256 of each). Required.")
     usage_table: str = _setting("", "DynamoDB table of usage records, the ledger. Required.")
     entries_table: str = _setting(

@@ -19,9 +19,8 @@ from onnx import helper
 from handler.engine.manifest import GRAPH, WEIGHTS
 from model_layer import parity, run
 from model_layer.catalog import Thresholds
+from model_layer.parity import Matrix
 from model_layer.run import Outputs
-
-Matrix = npt.NDArray[np.float32]
 
 _FLOAT32 = "float32.bin"
 _TEXTS, _CHARACTERS = 32, 400  # of the verification texts that each matrix is tried on, and how long they are at most

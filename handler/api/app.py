@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 
 from handler import logs, settings
 from handler.api import docs, embeddings, health, models, usage
+from handler.api.bodies import Bodies
 from handler.api.coding import Gzip
 from handler.api.cors import Cors
 from handler.api.frame import Frame, reply
@@ -40,8 +41,10 @@ def create_app(service: Service | None = None, room: int | None = None) -> FastA
     app.state.service, app.state.room = service, room
     app.state.readers, app.state.workers = CapacityLimiter(_READERS), CapacityLimiter(_WORKERS)
     app.state.tellers = CapacityLimiter(_TELLERS)
+    app.state.bodies = Bodies(service.settings)
     for resource in (embeddings, models, usage, docs, health):
         app.include_router(resource.router)
+    app.state.metrics = None
     metered = service.settings.metrics == "on" and not service.settings.aws_lambda_runtime_api
     if metered:
         from handler.api import metrics

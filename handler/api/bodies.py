@@ -1,24 +1,90 @@
-"""A request's JSON body as bytes: refused by its kind and size before it is read."""
+"""Bodies of requests: refused by kind and size before they are read, and read where there is memory for them."""
 
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+from anyio import Event, Lock, fail_after
+from starlette.datastructures import Headers
 from starlette.requests import Request
 
 from handler.contract import errors
+from handler.service import RETRY_S
+from handler.settings import Settings
+
+_UNCOUNTED = 1 << 16  # bytes that the server holds of any connection in any case (uvicorn, HIGH_WATER_LIMIT)
 
 
-async def read(request: Request, limit: int) -> bytes:
-    """At most `limit` bytes. Any content type, or none, will do if the body is JSON. Raises 415 or 413."""
-    kind = request.headers.get("content-type", "")
-    if kind.lower().startswith("multipart/form-data"):
-        raise errors.UNSUPPORTED_MEDIA.error(value=kind.partition(";")[0])
-    coding = request.headers.get("content-encoding", "identity").strip()
-    if coding.lower() not in ("", "identity"):
-        raise errors.UNSUPPORTED_MEDIA.error(value=coding)
-    length = request.headers.get("content-length", "").lstrip("0")
-    if length.isdecimal() and (len(length) > len(str(limit)) or int(length) > limit):
-        raise errors.BODY_TOO_LARGE.error(n=length, limit=limit)
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise errors.BODY_TOO_LARGE.error(n=len(body), limit=limit)
-    return bytes(body)
+class Bodies:
+    """The bodies in memory: MAX_BODY_BYTES of one, MAX_BODIES_BYTES of all, beside the first 64 KiB of each.
+
+    A body has room for the whole of itself before more of it is read, so that of bodies which together would have none
+    one is read after the other. Room is given in the order in which it was asked for.
+    """
+
+    def __init__(self, config: Settings) -> None:
+        self._most, self._patience_s = config.max_body_bytes, config.max_queue_seconds
+        self._free = max(config.max_bodies_bytes, config.max_body_bytes)  # the largest body finds room, if alone
+        self._line, self._freed = Lock(), Event()
+
+    @asynccontextmanager
+    async def read(self, request: Request, seconds: float) -> AsyncIterator[bytes]:
+        """A body, which has its room for as long as the block lasts. Any content type, or none, will do for JSON.
+
+        Raises 415 or 413; and 503 where there was no room within MAX_QUEUE_SECONDS, or where after `seconds` the body
+        is not all there: what does not come keeps others' room.
+        """
+        expected, body, room = self._expected(request.headers), bytearray(), 0
+        try:
+            with _in_time(seconds):
+                async for chunk in request.stream():
+                    body += chunk
+                    if len(body) > self._most:
+                        raise errors.BODY_TOO_LARGE.error(n=len(body), limit=self._most)
+                    if len(body) > _UNCOUNTED and not room:
+                        await self._take(expected)
+                        room = expected
+            if room:  # of a body that did not tell its length, what it has not needed
+                self._give(room - len(body))
+                room = len(body)
+            raw = bytes(body)
+            body.clear()
+            yield raw
+        finally:
+            self._give(room)
+
+    def _expected(self, headers: Headers) -> int:
+        """Bytes of the body, at most where it does not say. Raises 415 or 413."""
+        kind = headers.get("content-type", "")
+        if kind.lower().startswith("multipart/form-data"):
+            raise errors.UNSUPPORTED_MEDIA.error(value=kind.partition(";")[0])
+        length = headers.get("content-length", "").lstrip("0")
+        if not length.isdecimal():
+            return self._most
+        if len(length) > len(str(self._most)) or int(length) > self._most:
+            raise errors.BODY_TOO_LARGE.error(n=length, limit=self._most)
+        return self._most if "transfer-encoding" in headers else int(length)  # which overrides it (RFC 9112, 6.3)
+
+    async def _take(self, size: int) -> None:
+        if size <= self._free and not self._line.locked():
+            self._free -= size
+            return
+        with _in_time(self._patience_s):
+            async with self._line:  # who wants much is not passed by those who want little
+                while self._free < size:
+                    self._freed = Event()
+                    await self._freed.wait()
+                self._free -= size
+
+    def _give(self, size: int) -> None:
+        self._free += size
+        self._freed.set()
+
+
+@contextmanager
+def _in_time(seconds: float) -> Iterator[None]:
+    """503 for what is not done within so many."""
+    try:
+        with fail_after(seconds):
+            yield
+    except TimeoutError:
+        raise errors.try_again(errors.OVERLOADED, RETRY_S) from None

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
+from handler.api import coding
 from handler.service import Service
 
 router = APIRouter()
@@ -26,6 +27,7 @@ _HEADERS = {
 @router.get("/docs")
 async def docs(request: Request) -> Response:
     """How to call this deployment, in HTML."""
+    coding.refuse(request.headers)
     from handler.api import page
 
     service: Service = request.app.state.service
@@ -37,11 +39,19 @@ async def docs(request: Request) -> Response:
 @router.get("/openapi.json")
 async def openapi(request: Request) -> Response:
     """The interface in OpenAPI 3.1."""
+    coding.refuse(request.headers)
     from handler.contract import openapi
 
-    service: Service = request.app.state.service
-    truncates = service.settings.truncate == "true"
-    return JSONResponse(openapi.document(service.models, address(request), truncates=truncates))
+    state = request.app.state
+    service: Service = state.service
+    bounded = state.room is not None
+    deployment = openapi.Deployment(
+        service.rules,
+        bounded=bounded,
+        redirects=bounded and service.settings.results_bucket != "",
+        metered=state.metrics is not None,
+    )
+    return JSONResponse(openapi.document(service.models, address(request), deployment))
 
 
 def address(request: Request) -> str:

@@ -8,10 +8,10 @@ from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 
 from handler.accepted import Accepted, Door
-from handler.api import auth, bodies, origin
-from handler.api.frame import JSON
+from handler.api import auth, origin
 from handler.billing.keys import Caller
 from handler.billing.ledger import Work
+from handler.contract.body import JSON
 from handler.service import Service
 
 router = APIRouter()
@@ -25,17 +25,17 @@ _RESERVE_S, _RESERVE = 3.0, 0.2
 @router.post("/invocations")  # SageMaker's name for it
 async def embeddings(request: Request) -> Response:
     """Embed one text, or up to 2,048, as text or as token ids."""
-    came, door = origin.time(request), _door(request)
-    service: Service = request.app.state.service
+    came, door, state = origin.time(request), _door(request), request.app.state
+    service: Service = state.service
     caller = await auth.caller(request, service, "inference")
-    raw = await bodies.read(request, service.settings.max_body_bytes)
-    accept = partial(_accept, service, raw, caller, door, partial(origin.work, request, came))
-    # Two steps, on threads of their own: what the engine has no time for is refused however many wait for it.
-    accepted = await to_thread.run_sync(accept, limiter=request.app.state.readers)
-    try:
-        answer = await to_thread.run_sync(service.answer, accepted, limiter=request.app.state.workers)
-    finally:
-        accepted.drop()
+    async with state.bodies.read(request, door.seconds) as raw:
+        accept = partial(_accept, service, raw, caller, door, partial(origin.work, request, came))
+        # Two steps, on threads of their own: what the engine has no time for is refused however many wait for it.
+        accepted = await to_thread.run_sync(accept, limiter=state.readers)
+        try:
+            answer = await to_thread.run_sync(service.answer, accepted, limiter=state.workers)
+        finally:  # where no worker has come to it: a server that ends cancels what waits
+            accepted.drop()
     request.state.tokens = answer.tokens
     request.state.plain = answer.packed
     headers = dict(answer.headers)

@@ -15,11 +15,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from handler.api.cors import Cors
 from handler.api.paths import Paths
 from handler.contract import errors
+from handler.contract.body import JSON
 from handler.contract.errors import ApiError
 
 log = logging.getLogger(__name__)
 
-JSON = "application/json"
 _SHOWN = 256  # characters of a path in the log: a caller may send 64 KiB of it in each request
 _VERSION = "2020-10-01"  # of OpenAI's API, which SDKs expect to read
 

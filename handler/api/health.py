@@ -3,6 +3,7 @@
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
+from handler.api import coding
 from handler.contract import errors
 from handler.service import RETRY_S, Service
 
@@ -10,13 +11,15 @@ router = APIRouter()
 
 
 @router.get("/health")
-async def health() -> Response:
+async def health(request: Request) -> Response:
+    coding.refuse(request.headers)
     return JSONResponse({"status": "ok"})
 
 
 @router.get("/ready")
 @router.get("/ping")
 async def ready(request: Request) -> Response:
+    coding.refuse(request.headers)
     service: Service = request.app.state.service
     if not service.ready:
         raise errors.try_again(errors.LOADING, RETRY_S)

@@ -8,6 +8,7 @@ from time import perf_counter
 from fastapi import APIRouter, Request, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from handler.api import coding
 from handler.api.paths import Paths
 from handler.service import Service
 
@@ -116,6 +117,7 @@ class Metered:
 @router.get("/metrics")
 async def metrics(request: Request) -> Response:
     """This process's own numbers; public, so a host that faces the world keeps them off."""
+    coding.refuse(request.headers)
     service: Service = request.app.state.service
     found: Metrics = request.app.state.metrics
     return Response(found.text(ready=service.ready), media_type="text/plain; version=0.0.4")

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
-from handler.api import auth
+from handler.api import auth, coding
 from handler.billing.keys import ROLES
 from handler.service import Service
 
@@ -33,6 +33,7 @@ async def model(request: Request) -> Response:
 @router.get("/v1/pricing")
 async def pricing(request: Request) -> Response:
     """What a million tokens of each model cost now."""
+    coding.refuse(request.headers)
     service: Service = request.app.state.service
     return JSONResponse((await run_in_threadpool(service.priced)).pricing(datetime.now(UTC)))
 
@@ -40,5 +41,6 @@ async def pricing(request: Request) -> Response:
 @router.get("/api/models")
 async def catalogue(request: Request) -> Response:
     """The models as a bare array."""
+    coding.refuse(request.headers)
     service: Service = request.app.state.service
     return JSONResponse((await run_in_threadpool(service.priced)).catalogue(healthy=service.ready))

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from fastapi.routing import iter_route_contexts
 from starlette.routing import BaseRoute, compile_path
 
+SERVER = "*"  # what OPTIONS asks of the server as a whole (RFC 9110, 9.3.7)
+
 _ORDER = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
@@ -25,6 +27,8 @@ class Paths:
         Never a redirect: that would lose the caller's key or turn a POST into a GET. A line feed is written as it was
         sent, because Starlette's patterns end at one: `/health` and a line feed would be `/health`.
         """
+        if path == SERVER:
+            return path
         parts = [part for part in path.replace("\n", "%0A").split("/") if part]
         if parts and parts[0] in self._bare:
             parts.insert(0, "v1")
@@ -36,7 +40,8 @@ class Paths:
 
     def allow(self, path: str) -> str:
         """Every method of a canonical path as the header `Allow` lists them, whichever route takes it; "" for none."""
-        taken: set[str] = set().union(*(methods for pattern, _, methods in self._routes if pattern.match(path)))
+        asked = (methods for pattern, _, methods in self._routes if path == SERVER or pattern.match(path))
+        taken: set[str] = set().union(*asked)
         return ", ".join(sorted(taken, key=_ORDER.index))
 
 

@@ -1,16 +1,29 @@
-"""HTTP/1.1 of the plain server, uvicorn's `--http`: what is no HTTP gets the envelope too."""
+"""HTTP/1.1 of the plain server, uvicorn's `--http`: what is no HTTP gets the envelope too, and a whole URL in a path's
+place is read as its path."""
 
+import re
 import sys
 import uuid
+from typing import Any
+from urllib.parse import unquote
 
 import h11
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from handler.api.paths import SERVER
 from handler.contract import errors
+from handler.contract.body import JSON
+
+_URL = re.compile(rb"https?://([^/]+)(.*)", re.IGNORECASE | re.DOTALL)
 
 
 class Http11(H11Protocol):
-    """uvicorn's protocol, but for the answer to a head that h11 refuses."""
+    """uvicorn's protocol, but for the answer to a head that h11 refuses, and for targets that are URLs."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.app = PathForm(self.app)
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002
         """Called where h11 has raised, which says why: 431 for a head of more than 64 KiB, else 400."""
@@ -21,7 +34,7 @@ class Http11(H11Protocol):
         error = (errors.HEAD_TOO_LARGE if too_large else errors.BROKEN_HTTP).error()
         body = error.body()
         headers = [
-            ("content-type", "application/json"),
+            ("content-type", JSON),
             ("content-length", str(len(body))),
             ("connection", "close"),
             ("x-request-id", f"req_{uuid.uuid4().hex}"),
@@ -31,3 +44,19 @@ class Http11(H11Protocol):
         if self.cycle is not None:
             self.cycle.disconnected = True  # the request had begun: what is made of it has nowhere to go any more
         self.transport.close()
+
+
+class PathForm:
+    """Middleware. A request to a proxy names a whole URL, and so may any other (RFC 9112, 3.2.2): then its host is the
+    URL's, and without a path it is for `/`, or with OPTIONS for `*`, the server itself (3.2.4)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and (url := _URL.fullmatch(scope["raw_path"])):
+            host, raw = url[1], url[2] or (SERVER.encode() if scope["method"] == "OPTIONS" else b"/")
+            headers = [(name, value) for name, value in scope["headers"] if name != b"host"]
+            path = unquote(raw.decode("ascii"))
+            scope = {**scope, "path": path, "raw_path": raw, "headers": [(b"host", host), *headers]}
+        await self.app(scope, receive, send)

@@ -12,8 +12,8 @@ from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 
 from handler.api import auth
-from handler.api.frame import JSON
 from handler.billing.keys import ROLES
+from handler.contract.body import JSON
 
 if TYPE_CHECKING:
     from handler.books import Books

@@ -7,6 +7,8 @@ from typing import Any
 
 from handler.contract import errors
 
+JSON = "application/json"  # what every body is, of a request and of an answer
+
 _DEPTH = 100
 # Possessive, and content with a string that never ends: the time is linear in the body, whatever it holds.
 _STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)

@@ -173,6 +173,14 @@ QUOTA = Problem(
     "until {until}.",
     _FINAL,
 )
+BEYOND_QUOTA = Problem(
+    429,
+    "insufficient_quota",
+    "insufficient_quota",
+    "You exceeded your current quota, please check your plan and billing details. Requested {requested} {unit}; the "
+    "limit is {limit} per month, of which {used} are used until {until}.",
+    _FINAL,
+)
 REQUESTS_PER_MINUTE = Problem(
     429,
     "requests",

@@ -1,5 +1,6 @@
 """The `input` of a request: one text or many, or one array of token ids or many."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from handler.contract import errors, fields
@@ -7,7 +8,7 @@ from handler.contract import errors, fields
 MAX_INPUTS = 2048
 
 Texts = tuple[str, ...]
-TokenArrays = tuple[list[int], ...]
+TokenArrays = Sequence[list[int]]
 
 
 def check(value: Any, *, reject_empty: bool, token_arrays: bool) -> tuple[Texts, TokenArrays]:

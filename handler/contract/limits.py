@@ -77,11 +77,13 @@ def refusal(limits: Limits, used: Used, demand: Demand, now: float) -> ApiError:
     tokens, model = demand.tokens, demand.model
     told, left = headers(limits, used, now), _left_ms(now)
     wait = told | {"retry-after": str(math.ceil(left / 1000)), "retry-after-ms": str(left)}
-    month, money = limits.tokens_per_month, limits.usd_per_month
-    if month is not None and used.month_tokens + tokens > month:
-        return errors.QUOTA.error(headers=told, limit=month, unit="tokens", until=_next_month(now))
-    if money is not None and used.month_usd + demand.usd > money:
-        return errors.QUOTA.error(headers=told, limit=f"{money:f}", unit="USD", until=_next_month(now))
+    of_tokens = ("tokens", limits.tokens_per_month, used.month_tokens, tokens)
+    of_money = ("USD", limits.usd_per_month, used.month_usd, demand.usd)
+    for unit, month, taken, asked in (of_tokens, of_money):
+        if month is not None and taken + asked > month:
+            problem = errors.QUOTA if taken >= month else errors.BEYOND_QUOTA
+            numbers = {"limit": _plain(month), "used": _plain(taken), "requested": _plain(asked)}
+            return problem.error(headers=told, unit=unit, until=_next_month(now), **numbers)
     minute, requests = limits.tokens_per_minute, limits.requests_per_minute
     if minute is not None and tokens > minute:
         return errors.TOO_MANY_TOKENS_FOR_A_MINUTE.error(headers=told, model=model, limit=minute, requested=tokens)
@@ -100,6 +102,11 @@ def duration(ms: int) -> str:
         return f"{ms}ms"
     minutes, ms = divmod(ms, 60_000)
     return f"{minutes}m{ms / 1000:g}s" if minutes else f"{ms / 1000:g}s"
+
+
+def _plain(number: Decimal | int) -> str:
+    """All of its digits, and no exponent."""
+    return f"{Decimal(number):f}"
 
 
 def _left_ms(now: float) -> int:

@@ -1,43 +1,71 @@
-"""The OpenAPI 3.1 document, made when it is asked for: paths here, shapes in `schemas.py`, errors from `errors.py`."""
+"""The OpenAPI 3.1 document, made when it is asked for: paths here, shapes in `schemas.py`, headers in `headers.py`,
+errors from `errors.py`."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 from handler.contract import errors, schemas, usage
+from handler.contract.body import JSON
+from handler.contract.embeddings import Rules
 from handler.contract.errors import Problem
+from handler.contract.headers import ALWAYS, HEADERS, OF_A_KEY, OF_A_LIMIT, OF_A_PAGE, named
 from handler.contract.models import Models
 from handler.contract.schemas import Schema, ref
 from handler.contract.usage import Report
 
-JSON = "application/json"
+Shape = str | set[str]  # a schema's name; in a set, an array of it
+
 VERSION = "0.1.0"  # pyproject.toml's, which the image does not have; a test holds them together
 
 # What any route can answer; what a caller with a key can; and what only embedding can.
-_ANYWHERE = (errors.UNFORESEEN,)
+_ANYWHERE = (errors.UNSUPPORTED_MEDIA, errors.UNFORESEEN)
 _PRICED = (errors.STORE_UNAVAILABLE, *_ANYWHERE)
 _KEYED = (errors.NO_KEY, errors.WRONG_KEY, errors.STORE_UNAVAILABLE, *_ANYWHERE)
 _BEYOND_ROUTES = (errors.UNKNOWN_URL, errors.WRONG_METHOD, errors.BROKEN_HTTP, errors.HEAD_TOO_LARGE)
-_EMBEDDING = tuple(problem for problem in errors.table() if problem not in (*_BEYOND_ROUTES, errors.REPORT_TOO_LARGE))
+_NO_EMBEDDINGS = (*_BEYOND_ROUTES, errors.REPORT_TOO_LARGE)
 _ASKED = (errors.INVALID_VALUE, *_KEYED)
 _REPORTED = (errors.MISSING_PARAMETER, errors.REPORT_TOO_LARGE, errors.WRONG_ROLE, *_ASKED)
 
 _ABOUT = """\
 OpenAI's embeddings, from a function. Every failure, whatever the path, is an `Error`. Every path also answers with a
 slash at its end, with doubled slashes and, below `/v1`, without `/v1`; every GET answers HEAD, everything OPTIONS.
-A JSON body may come with any content type but `multipart/form-data`. Unknown fields are ignored."""
+A JSON body may come with any content type but `multipart/form-data`, and with no content coding. Unknown fields are
+ignored. JSON is sent in gzip to who accepts it, and pages of other origins may read it as the deployment lets them."""
 
 
-def document(models: Models, url: str, *, truncates: bool = False) -> Schema:
-    """The interface as this deployment answers it under `url`; `truncates`: where a request does not say."""
+@dataclass(frozen=True)
+class Deployment:
+    """What settings, layer and host decide about the interface. `rules`: of every request; `bounded`: whether an answer
+    must fit its host, and `redirects`: whether there can be one to an answer that does not; `metered`: `/metrics`."""
+
+    rules: Rules
+    bounded: bool = False
+    redirects: bool = False
+    metered: bool = False
+
+    def embedding(self) -> list[Problem]:
+        """The errors that an embedding can have here."""
+        possible = {
+            errors.EMPTY_STRING: self.rules.reject_empty,
+            errors.TOKEN_ID: self.rules.token_arrays,
+            errors.TOKEN_ARRAYS: not self.rules.token_arrays,
+            errors.RESPONSE_TOO_LARGE: self.bounded,
+            **dict.fromkeys(_NO_EMBEDDINGS, False),
+        }
+        return [problem for problem in errors.table() if possible.get(problem, True)]
+
+
+def document(models: Models, url: str, deployment: Deployment) -> Schema:
+    """The interface as this deployment answers it under `url`."""
     return {
         "openapi": "3.1.0",
         "info": {"title": "emblet", "version": VERSION, "description": _ABOUT, "license": {"name": "MIT"}},
         "servers": [{"url": url}],
         "security": [{name: []} for name in _SECURITY],
-        "paths": _paths(models),
+        "paths": _paths(models, deployment),
         "components": {
-            "schemas": schemas.components(models, truncates=truncates),
-            "headers": _HEADERS,
+            "schemas": schemas.components(models, deployment.rules),
+            "headers": HEADERS,
             "securitySchemes": _SECURITY,
         },
     }
@@ -50,40 +78,7 @@ _SECURITY: dict[str, Schema] = {
     "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
 }
 
-
-def _header(about: str, **schema: Any) -> Schema:
-    return {"description": about, "schema": schema or {"type": "string"}}
-
-
-_COUNT = {"type": "integer", "minimum": 0}
-_HEADERS: dict[str, Schema] = {
-    "x-request-id": _header("Names the request; also in the log.", type="string", pattern="^req_[0-9a-f]{32}$")
-    | {"required": True},
-    "openai-processing-ms": _header("Milliseconds.", **_COUNT),
-    "openai-version": _header("Of OpenAI's API.", const="2020-10-01"),
-    "openai-organization": _header("The key's account."),
-    **{
-        f"x-ratelimit-{what}-{of}": _header(f"For keys with a limit of {of}: {about}", **schema)
-        for of in ("requests", "tokens")
-        for what, about, schema in (
-            ("limit", "how many a minute.", _COUNT),
-            ("remaining", "how many are left in it.", _COUNT),
-            ("reset", "until it is whole again, such as `547ms` or `6m0s`.", {"type": "string"}),
-        )
-    },
-    "x-emblet-token-arrays": _header("What token ids were read as, if any were sent.", enum=["cl100k", "model"]),
-    "x-emblet-replay": _header("`true`: this request was billed before, and is not again.", const="true"),
-    "location": _header("Where the whole answer is fetched with GET and without a key.", type="string", format="uri"),
-    "server-timing": _header("Milliseconds of each part, if the request had `x-emblet-timing: true`."),
-    "x-should-retry": _header("`false`: repeating cannot help. SDKs obey it.", const="false"),
-    "retry-after": _header("Seconds to wait.", **_COUNT),
-    "retry-after-ms": _header("Milliseconds to wait.", **_COUNT),
-}
-_ALWAYS = ("x-request-id", "openai-processing-ms", "openai-version")
-_OF_A_KEY = (*_ALWAYS, "openai-organization")
-_OF_A_LIMIT = tuple(name for name in _HEADERS if name.startswith("x-ratelimit"))
-_OF_AN_EMBEDDING = (*_OF_A_KEY, *_OF_A_LIMIT, "x-emblet-token-arrays", "x-emblet-replay", "server-timing")
-_OF_AN_ERROR = (*_OF_A_KEY, "x-should-retry", "retry-after", "retry-after-ms")
+_COUNTED = ("400", "429", "500", "503", "504")  # errors that a request can have once it was counted against its limits
 
 _IDEMPOTENCY_KEY: Schema = {
     "name": "Idempotency-Key",
@@ -93,19 +88,25 @@ _IDEMPOTENCY_KEY: Schema = {
 }
 
 
-def _paths(models: Models) -> dict[str, Schema]:
+def _paths(models: Models, deployment: Deployment) -> dict[str, Schema]:
+    counted = (*OF_A_LIMIT, *(["x-emblet-token-arrays"] if deployment.rules.token_arrays else []))
+    answered = (*OF_A_KEY, *counted, "x-emblet-replay", "server-timing")
     embed: Schema = {
         "summary": "Embed one text, or up to 2,048.",
         "parameters": [_IDEMPOTENCY_KEY],
         "requestBody": {"required": True, "content": {JSON: {"schema": ref("EmbeddingRequest")}}},
-        "responses": _responses("The embeddings, in the order of their inputs.", "EmbeddingResponse", _EMBEDDING),
+        "responses": _responses(
+            "The embeddings, in the order of their inputs.", "EmbeddingResponse", deployment.embedding(), answered
+        ),
     }
-    embed["responses"]["200"]["headers"] = _named(_OF_AN_EMBEDDING)
-    embed["responses"]["303"] = {
-        "description": "An answer too large for a function URL lies where `location` says, for 15 minutes.",
-        "headers": _named((*_OF_AN_EMBEDDING, "location")),
-        "content": {JSON: {"schema": ref("EmbeddingResult")}},
-    }
+    for status in _COUNTED:
+        embed["responses"][status]["headers"] |= named(counted)
+    if deployment.redirects:
+        embed["responses"]["303"] = {
+            "description": "An answer too large for a function URL lies where `location` says, for 15 minutes.",
+            "headers": named((*answered, "location")),
+            "content": {JSON: {"schema": ref("EmbeddingResult")}},
+        }
     name = {
         "name": "name",
         "in": "path",
@@ -120,6 +121,7 @@ def _paths(models: Models) -> dict[str, Schema]:
         _query("days", _within(1, usage.MAX_DAYS, usage.DEFAULT_DAYS), "Days, today the last of them.")
     ]
     ready = (errors.LOADING, *_ANYWHERE)
+    metrics = _page("metrics", "What this process has done, for Prometheus.", "text/plain")
     return {
         "/v1/embeddings": {"post": embed | {"operationId": "embeddings"}},
         "/invocations": {"post": embed | {"operationId": "invocations", "summary": "SageMaker's name for embeddings."}},
@@ -136,11 +138,14 @@ def _paths(models: Models) -> dict[str, Schema]:
         "/": {"get": _page("home", "How to call this service.", "text/html", _PRICED)},
         "/docs": {"get": _page("docs", "As `/`.", "text/html", _PRICED)},
         "/openapi.json": {"get": _page("openapi", "This document.", JSON)},
+        **({"/metrics": {"get": metrics}} if deployment.metered else {}),
     }
 
 
-def _get(name: str, about: str, shape: str | set[str], problems: Iterable[Problem] = _KEYED) -> Schema:
-    return {"operationId": name, "summary": about, "responses": _responses("OK", shape, problems)}
+def _get(
+    name: str, about: str, shape: Shape, problems: Iterable[Problem] = _KEYED, headers: Iterable[str] = OF_A_KEY
+) -> Schema:
+    return {"operationId": name, "summary": about, "responses": _responses("OK", shape, problems, headers)}
 
 
 def _report(report: Report, about: str, shape: str) -> Schema:
@@ -176,34 +181,40 @@ def _list(items: Schema) -> Schema:
     return {"type": "array", "items": items}
 
 
-def _public(name: str, about: str, shape: str | set[str], problems: Iterable[Problem] = _ANYWHERE) -> Schema:
-    return _get(name, about, shape, problems) | {"security": []}
+def _public(name: str, about: str, shape: Shape, problems: Iterable[Problem] = _ANYWHERE) -> Schema:
+    return _get(name, about, shape, problems, ALWAYS) | {"security": []}
 
 
 def _page(name: str, about: str, media: str, problems: Iterable[Problem] = _ANYWHERE) -> Schema:
     page = _public(name, about, "Status", problems)
-    page["responses"]["200"]["content"] = {media: {"schema": {"type": "object" if media == JSON else "string"}}}
+    answer = page["responses"]["200"]
+    answer["content"] = {media: {"schema": {"type": "object" if media == JSON else "string"}}}
+    if media == "text/html":
+        answer["headers"] = named(OF_A_PAGE)
     return page
 
 
-def _responses(about: str, shape: str | set[str], problems: Iterable[Problem]) -> dict[str, Schema]:
-    """200 with a shape, or an array of the shape in a set; and the problems by their status."""
+def _responses(about: str, shape: Shape, problems: Iterable[Problem], headers: Iterable[str]) -> dict[str, Schema]:
+    """200 with a shape and headers, and the problems by their status."""
     schema = ref(shape) if isinstance(shape, str) else {"type": "array", "items": ref(*shape)}
     answers: dict[str, Schema] = {
-        "200": {"description": about, "headers": _named(_ALWAYS), "content": {JSON: {"schema": schema}}}
+        "200": {"description": about, "headers": named(headers), "content": {JSON: {"schema": schema}}}
     }
     by_status: dict[int, list[Problem]] = {}
     for problem in problems:
         by_status.setdefault(problem.status, []).append(problem)
-    return answers | {str(status): _failure(found) for status, found in sorted(by_status.items())}
+    known = [name for name in headers if name in OF_A_KEY]
+    return answers | {str(status): _failure(found, known) for status, found in sorted(by_status.items())}
 
 
-def _failure(problems: list[Problem]) -> Schema:
-    """The envelope, with the `code`s that this status can have."""
-    codes = list(dict.fromkeys(problem.code for problem in problems))
+def _failure(problems: list[Problem], headers: Iterable[str]) -> Schema:
+    """The envelope, with the `code`s that this status can have, and what is told beside it."""
+    codes, status = list(dict.fromkeys(problem.code for problem in problems)), problems[0].status
+    told = [*(ALWAYS if status == 401 else headers), *(name for problem in problems for name, _ in problem.headers)]
+    told += ["retry-after", "retry-after-ms"] if status in (429, 503) else []
     return {
         "description": "\n".join(f"- {problem.message}" for problem in problems),
-        "headers": _named((*_OF_AN_ERROR, *(_OF_A_LIMIT if problems[0].status == 429 else ()))),
+        "headers": named(told),
         "content": {
             JSON: {
                 "schema": {
@@ -212,7 +223,3 @@ def _failure(problems: list[Problem]) -> Schema:
             }
         },
     }
-
-
-def _named(names: Iterable[str]) -> Mapping[str, Schema]:
-    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from handler.contract.embeddings import FORMATS, MAX_TOKENS, SERVED_DTYPES, SERVED_TYPES, WIDTHS
+from handler.contract.embeddings import FORMATS, MAX_TOKENS, SERVED_DTYPES, SERVED_TYPES, WIDTHS, Rules
 from handler.contract.inputs import MAX_INPUTS
 from handler.contract.models import Model, Models
 
@@ -14,11 +14,11 @@ def ref(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def components(models: Models, *, truncates: bool) -> dict[str, Schema]:
-    """Every named schema; names, widths and outputs are those of the models served here."""
+def components(models: Models, rules: Rules) -> dict[str, Schema]:
+    """Every named schema; names, widths and outputs are those of the models served here, inputs those it takes."""
     return {
-        "EmbeddingRequest": _request(models, truncates=truncates),
-        "EmbeddingResponse": _RESPONSE,
+        "EmbeddingRequest": _request(models, rules),
+        "EmbeddingResponse": _response(rules),
         "EmbeddingResult": _RESULT,
         "Embedding": _ITEM,
         "SparseEmbedding": _SPARSE,
@@ -76,21 +76,24 @@ _SUPPORTS: Schema = _array({"enum": ["embeddings", "sparse", "multi_vector"]})
 _TOKEN_IDS: Schema = _array(_INTEGER, "One text as token ids.", minItems=1)
 
 
-def _request(models: Models, *, truncates: bool) -> Schema:
+def _request(models: Models, rules: Rules) -> Schema:
     names = [name for model in models.all for name in model.names]
     widths = sorted({model.dimensions for model in models.all})
+    text = _TEXT | ({"minLength": 1} if rules.reject_empty else {})
+    inputs = [
+        text | {"description": "One text."},
+        _array(text, "Several texts.", minItems=1, maxItems=MAX_INPUTS),
+        _TOKEN_IDS,
+        _array(_TOKEN_IDS, "Several texts as token ids.", minItems=1, maxItems=MAX_INPUTS),
+    ]
+    of_ids = "Token ids mean what the deployment's TOKEN_ARRAYS says." if rules.token_arrays else "No token ids."
     return _object(
         {
             "model": {"enum": names, "description": "An id or alias, compared exactly."},
             "input": {
                 "description": f"What to embed: {' '.join(_limits(model) for model in models.all)} A request may have "
-                f"{MAX_TOKENS:,} tokens. Token ids mean what the deployment's TOKEN_ARRAYS says.",
-                "anyOf": [
-                    _TEXT | {"description": "One text."},
-                    _array(_TEXT, "Several texts.", minItems=1, maxItems=MAX_INPUTS),
-                    _TOKEN_IDS,
-                    _array(_TOKEN_IDS, "Several texts as token ids.", minItems=1, maxItems=MAX_INPUTS),
-                ],
+                f"{MAX_TOKENS:,} tokens. {of_ids}",
+                "anyOf": inputs if rules.token_arrays else inputs[:2],
             },
         },
         encoding_format=_choice(FORMATS, "float", "Decimal digits, or base64 of little-endian float32; the same bits."),
@@ -99,7 +102,7 @@ def _request(models: Models, *, truncates: bool) -> Schema:
         truncate=_optional(
             "boolean",
             "true: of a text beyond the context the head is embedded. false: it is refused.",
-            default=truncates,
+            default=rules.truncate,
         ),
         embedding_types=_optional(
             "array",
@@ -118,17 +121,21 @@ def _limits(model: Model) -> str:
     return f"with {model.id} a text may have {model.content_tokens:,} tokens without its {special} special ones."
 
 
+def _response(rules: Rules) -> Schema:
+    averaged = _array(_INTEGER, "Indexes of token-id inputs embedded in windows; only where one was.")
+    return _object(
+        {"object": {"const": "list"}, "data": _array(ref("Embedding")), "model": _TEXT, "usage": ref("Usage")},
+        truncated=_array(_INTEGER, "Indexes of inputs that were cut, ascending; only where one was."),
+        **({"averaged": averaged} if rules.token_arrays else {}),
+    )
+
+
 _RESULT = _object(
     {
         "object": {"const": "embedding.result"},
         "url": {"type": "string", "format": "uri", "description": "Where the whole answer is, an EmbeddingResponse."},
         "expires_at": _INTEGER | {"description": "Unix second until which the address opens it."},
     }
-)
-_RESPONSE = _object(
-    {"object": {"const": "list"}, "data": _array(ref("Embedding")), "model": _TEXT, "usage": ref("Usage")},
-    truncated=_array(_INTEGER, "Indexes of inputs that were cut, ascending; only where one was."),
-    averaged=_array(_INTEGER, "Indexes of token-id inputs embedded in windows; only where one was."),
 )
 _ITEM = _object(
     {
@@ -236,15 +243,4 @@ _OWN_USAGE = _object(
         "daily": _array(_object({"date": {"type": "string", "format": "date"}, **_SPENT}), "Days with usage alone."),
     }
 )
-_ERROR = _object(
-    {
-        "error": _object(
-            {
-                "message": _TEXT,
-                "type": _TEXT,
-                "param": _NAME,
-                "code": _NAME,
-            }
-        )
-    }
-)
+_ERROR = _object({"error": _object({"message": _TEXT, "type": _TEXT, "param": _NAME, "code": _NAME})})

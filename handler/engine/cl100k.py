@@ -4,8 +4,9 @@ from binascii import a2b_base64
 from functools import cached_property
 from pathlib import Path
 
+from handler.contract.inputs import TokenArrays
 from handler.engine.manifest import CL100K
-from handler.engine.tokens import TokenArrays, UnknownTokenError
+from handler.engine.tokens import UnknownTokenError
 
 NAME = "cl100k_base"
 CONTEXT = 8192  # ids that OpenAI's clients take for one text at most, before they cut it themselves

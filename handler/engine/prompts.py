@@ -6,17 +6,16 @@ from dataclasses import dataclass
 from itertools import accumulate, chain
 
 import numpy as np
-import numpy.typing as npt
 
+from handler.contract.inputs import TokenArrays
 from handler.engine.cl100k import CONTEXT, Cl100k
-from handler.engine.tokens import TokenArrays, Tokens
+from handler.engine.engine import Matrix
+from handler.engine.tokens import Tokens
 
 # The tokenizer takes some hundred bytes for every character while it works: more characters than this go in several
 # calls, so that no request takes the container's memory.
 _CHARACTERS = 500_000
 _IDS = 50_000  # to be made text at once where it is only counted; a piece of cl100k has at most 128 characters
-
-Matrix = npt.NDArray[np.float32]
 
 
 class TextTooLongError(Exception):

@@ -6,10 +6,9 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
+from handler.contract.inputs import TokenArrays
 from handler.engine.manifest import TOKENIZER, UNIGRAM, LayerError
 from handler.engine.unigram import Unigram
-
-TokenArrays = Sequence[list[int]]
 
 # Characters that the vocabulary which is ready at once takes in one call, 0.1 to 0.4 s of one core; more of them keep
 # the model for minutes, and are worth the second in which the library reads its own.

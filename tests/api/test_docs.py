@@ -3,7 +3,7 @@
 import re
 import tomllib
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,51 +16,23 @@ from jsonschema.exceptions import ValidationError
 
 from handler.api.app import create_app
 from handler.contract import errors, openapi
+from handler.contract.embeddings import Rules
 from handler.contract.models import Models
+from handler.contract.payload import LAMBDA_BYTES
 from handler.service import Service
 from handler.settings import Settings
 from tests.api.conftest import MODEL, Door
+from tests.api.described import Document, check, conforms, fetch, resolve
+from tests.api.test_intake import without_cl100k
 from tests.api.test_manners import FOR_ADMINS, GETS
 from tests.conftest import HOUSE
 from tests.stack import spending
 from tests.stack.ministack import Tables
 
-Document = dict[str, Any]
-
 
 @pytest.fixture
 def document(door: Door) -> Document:
-    found: Document = door.ask("GET", "/openapi.json", headers={"authorization": ""}).json()
-    return found
-
-
-def resolve(document: Document, node: Any) -> Any:
-    """The node itself, or what its `$ref` names."""
-    while isinstance(node, dict) and "$ref" in node:
-        where = node["$ref"].removeprefix("#/").split("/")
-        node = document
-        for step in where:
-            node = node[step]
-    return node
-
-
-def check(document: Document, schema: Any, value: Any) -> None:
-    """Raise ValidationError unless the value has this shape."""
-    Draft202012Validator(schema | {"components": document["components"]}).validate(value)
-
-
-def conforms(document: Document, method: str, path: str, answer: httpx.Response) -> None:
-    """Raise unless the document has this answer: status, media type, shape and headers."""
-    described = document["paths"][path][method.lower()]["responses"][str(answer.status_code)]
-    [(media, content)] = described["content"].items()
-    assert answer.headers["content-type"].split(";")[0] == media
-    check(document, content["schema"], answer.json() if media == "application/json" else answer.text)
-    for name, reference in described["headers"].items():
-        header = resolve(document, reference)
-        assert name in answer.headers or not header.get("required")
-        if name in answer.headers:
-            text = answer.headers[name]
-            check(document, header["schema"], int(text) if header["schema"].get("type") == "integer" else text)
+    return fetch(door.url)
 
 
 def nodes(node: Any) -> Iterator[Any]:
@@ -126,15 +98,107 @@ def test_it_knows_every_form_of_key_and_which_paths_are_public(door: Door, docum
         assert ("401" in operation["responses"]) == (answer.status_code == 401)
 
 
-def test_embeddings_tells_every_error_that_it_can_have(document: Document) -> None:
-    """Those that are left out have no route, a wrong path, a wrong method, a head that is no HTTP, or another one."""
-    responses = document["paths"]["/v1/embeddings"]["post"]["responses"]
-    elsewhere = {errors.UNKNOWN_URL, errors.WRONG_METHOD, errors.BROKEN_HTTP, errors.HEAD_TOO_LARGE}
-    elsewhere |= {errors.REPORT_TOO_LARGE}  # of usage and costs
+# Those of a request without a route, of a head that is no HTTP, and of usage and costs.
+NO_EMBEDDINGS = {errors.UNKNOWN_URL, errors.WRONG_METHOD, errors.BROKEN_HTTP, errors.HEAD_TOO_LARGE}
+NO_EMBEDDINGS |= {errors.REPORT_TOO_LARGE}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A deployment, and what its callers find there; answers are bounded where it has a `room`."""
+
+    settings: dict[str, str] = field(default_factory=dict)
+    room: int | None = None
+    redirects: bool = False
+    metered: bool = False
+    takes_ids: bool = True
+    takes_empty: bool = True
+
+    @property
+    def possible(self) -> set[errors.Problem]:
+        """The errors that an embedding can have."""
+        never = {*NO_EMBEDDINGS, errors.TOKEN_ARRAYS if self.takes_ids else errors.TOKEN_ID}
+        never |= {errors.EMPTY_STRING} if self.takes_empty else set()
+        never |= {errors.RESPONSE_TOO_LARGE} if self.room is None else set()
+        return {*errors.table()} - never
+
+
+BUCKET, METRICS = {"results_bucket": "b"}, {"metrics": "on"}
+KINDS = {
+    "plain": Kind(),
+    "plain with a bucket": Kind(BUCKET),
+    "plain with metrics": Kind(METRICS, metered=True),
+    "function": Kind(room=LAMBDA_BYTES),
+    "function with a bucket": Kind(BUCKET, room=LAMBDA_BYTES, redirects=True),
+    "function with metrics": Kind(METRICS | {"aws_lambda_runtime_api": "x"}, room=LAMBDA_BYTES),
+    "model's own ids": Kind({"token_arrays": "model"}),
+    "no ids": Kind({"token_arrays": "reject"}, takes_ids=False),
+    "no empty text": Kind({"empty_input": "reject"}, takes_empty=False),
+}
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    return KINDS[request.param]
+
+
+@pytest.fixture
+def its_document(kind: Kind, minilm: Path, tables: Tables) -> Document:
+    config = Settings(model_dir=str(minilm), keys_table=tables.keys, usage_table=tables.usage, **kind.settings)  # type: ignore[arg-type]
+    found: Document = TestClient(create_app(Service.open(config), kind.room)).get("/openapi.json").json()
+    return found
+
+
+def test_embeddings_tells_every_error_that_it_can_have_and_no_other(kind: Kind, its_document: Document) -> None:
+    responses = its_document["paths"]["/v1/embeddings"]["post"]["responses"]
     told = {status: response["description"] for status, response in responses.items() if status >= "400"}
-    assert told.keys() == {str(problem.status) for problem in {*errors.table()} - elsewhere}
-    for problem in {*errors.table()} - elsewhere:
-        assert problem.message in told[str(problem.status)]
+    assert told.keys() == {str(problem.status) for problem in kind.possible}
+    for problem in errors.table():
+        assert (problem.message in told.get(str(problem.status), "")) == (problem in kind.possible)
+
+
+def test_a_redirect_is_told_of_where_there_can_be_one(kind: Kind, its_document: Document) -> None:
+    for path in ("/v1/embeddings", "/invocations"):
+        assert ("303" in its_document["paths"][path]["post"]["responses"]) == kind.redirects
+
+
+def test_metrics_are_told_of_where_they_are(kind: Kind, its_document: Document) -> None:
+    assert ("/metrics" in its_document["paths"]) == kind.metered
+
+
+def test_an_input_is_what_the_deployment_takes(kind: Kind, its_document: Document) -> None:
+    def admitted(value: Any) -> bool:
+        try:
+            check(its_document, _request(its_document), {"model": MODEL, "input": value})
+        except ValidationError:
+            return False
+        return True
+
+    assert admitted("a")
+    assert admitted(["a", "b"])
+    assert [admitted(ids) for ids in ([1], [[1]])] == [kind.takes_ids] * 2
+    assert [admitted(empty) for empty in ("", ["a", ""])] == [kind.takes_empty] * 2
+    told = {header for response in _answers(its_document) for header in response["headers"]}
+    assert ("x-emblet-token-arrays" in told) == kind.takes_ids
+    assert ("averaged" in its_document["components"]["schemas"]["EmbeddingResponse"]["properties"]) == kind.takes_ids
+
+
+def test_a_layer_that_cannot_read_token_ids_takes_none_whatever_the_setting(
+    minilm: Path, tables: Tables, tmp_path: Path
+) -> None:
+    without = without_cl100k(minilm, tmp_path / "layer")
+    config = Settings(model_dir=str(without), keys_table=tables.keys, usage_table=tables.usage)
+    document = TestClient(create_app(Service.open(config))).get("/openapi.json").json()
+    with pytest.raises(ValidationError):
+        check(document, _request(document), {"model": MODEL, "input": [1]})
+
+
+def test_metrics_answers_as_it_says(minilm: Path, tables: Tables) -> None:
+    config = Settings(model_dir=str(minilm), keys_table=tables.keys, usage_table=tables.usage, metrics="on")
+    http = TestClient(create_app(Service.open(config)))
+    document = http.get("/openapi.json").json()
+    conforms(document, "GET", "/metrics", http.get("/metrics"))
+    conforms(document, "GET", "/metrics", http.get("/metrics", headers={"content-encoding": "gzip"}))
 
 
 # What is answered
@@ -144,6 +208,7 @@ def test_embeddings_tells_every_error_that_it_can_have(document: Document) -> No
 def test_what_a_get_answers_is_described(door: Door, document: Document, path: str) -> None:
     template = path.replace(MODEL, "{name}")
     conforms(document, "GET", template, door.ask("GET", path))
+    conforms(document, "GET", template, door.ask("GET", path, headers={"content-encoding": "gzip"}))
     if template.startswith("/v1/models"):
         conforms(document, "GET", template, door.ask("GET", path, headers={"authorization": ""}))
     if template.endswith("{name}"):
@@ -245,6 +310,11 @@ def test_what_it_does_not_admit_is_refused_as_it_says(door: Door, document: Docu
     conforms(document, "POST", "/v1/embeddings", answer)
 
 
+def _answers(document: Document) -> Iterator[Any]:
+    for _, _, operation in operations(document):
+        yield from operation["responses"].values()
+
+
 def _request(document: Document) -> Any:
     body = document["paths"]["/v1/embeddings"]["post"]["requestBody"]
     assert body["required"]
@@ -256,7 +326,7 @@ def test_it_describes_the_rows_of_a_model_with_all_outputs(minilm: Path, tables:
     [small] = Service.open(config).models.all
     outputs = ("dense", "token_states", "sparse", "multi_vector")
     models = Models(replace(small, revision="5617a9f61b028005a4858fdac845db406aefb181", outputs=outputs))
-    document = openapi.document(models, "http://x")
+    document = openapi.document(models, "http://x", openapi.Deployment(Rules()))
     rows = {"Model": models.all[0].row(), "Price": models.all[0].price(), "ModelCard": models.all[0].card(healthy=True)}
     assert rows["Model"]["supports"] == ["embeddings", "sparse", "multi_vector"]
     for name, row in rows.items():

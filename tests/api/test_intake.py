@@ -62,6 +62,16 @@ def item(answer: Response, index: int = 0) -> Any:
     return answer.json()["data"][index]["embedding"]
 
 
+def without_cl100k(layer: Path, folder: Path) -> Path:
+    """A copy of a layer as it is built with `--cl100k none`."""
+    shutil.copytree(layer, folder)
+    (folder / manifest.CL100K).unlink()
+    facts = json.loads((folder / manifest.NAME).read_text())
+    del facts["files"][manifest.CL100K]
+    (folder / manifest.NAME).write_text(json.dumps(facts))
+    return folder
+
+
 # TOKEN_ARRAYS=model
 
 
@@ -136,11 +146,7 @@ def test_a_deployment_may_take_no_ids(serve: Serve, minilm: Path) -> None:
 def test_a_layer_without_the_vocabulary_takes_no_ids_and_says_so_at_its_start(
     serve: Serve, minilm: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    without = Path(shutil.copytree(minilm, tmp_path / "layer"))
-    (without / manifest.CL100K).unlink()
-    facts = json.loads((without / manifest.NAME).read_text())
-    del facts["files"][manifest.CL100K]
-    (without / manifest.NAME).write_text(json.dumps(facts))
+    without = without_cl100k(minilm, tmp_path / "layer")
     with caplog.at_level(logging.WARNING):
         embed = serve(without)
     assert "all-minilm-l6-v2 was built without cl100k_base.tiktoken: token ids in a request get a 400" in caplog.text

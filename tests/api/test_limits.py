@@ -17,6 +17,7 @@ from handler.contract.limits import Limits
 from handler.engine.engine import Engine, NonFiniteVectorError
 from handler.service import Service
 from handler.settings import Settings
+from tests.api.described import conforms
 from tests.stack.ministack import Tables
 
 BODY: dict[str, Any] = {"model": "all-minilm-l6-v2", "input": "the quick brown fox"}  # 4 tokens
@@ -98,6 +99,9 @@ def test_a_later_failure_tells_of_limits_too_and_gives_nothing_back(
     third = http.post("/v1/embeddings", json=BODY)
     answers = (first, second, third)
     assert [each.status_code for each in answers] == [500, 503, 200]
+    document = http.get("/openapi.json").json()
+    for each in answers:
+        conforms(document, "POST", "/v1/embeddings", each)
     # Less than in the answer before, unless the minute has turned in between.
     assert {"x-ratelimit-remaining-requests", "x-ratelimit-reset-tokens"} <= set(first.headers) & set(second.headers)
     left = [int(each.headers["x-ratelimit-remaining-requests"]) for each in answers]

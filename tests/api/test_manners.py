@@ -1,6 +1,7 @@
 """HTTP manners through both doors: how a path may be spelled, HEAD, OPTIONS, and what no route takes."""
 
 import socket
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -93,6 +94,55 @@ def test_the_public_paths_need_no_key_and_the_others_do(door: Door, path: str) -
     assert answer.status_code == (200 if path in PUBLIC else 401)
 
 
+# Bodies that are coded, or said to be
+
+
+@pytest.mark.parametrize("path", [*GETS, "/v1/embeddings", "/invocations"])
+@pytest.mark.parametrize(
+    ("codings", "named"),
+    [
+        (["gzip"], "gzip"),
+        (["Identity, br"], "br"),
+        (["identity", "DEFLATE"], "DEFLATE"),
+        (["identity,, zstd , gzip"], "zstd"),
+    ],
+    ids=str,
+)
+def test_a_coding_of_the_body_is_415_on_every_route(door: Door, path: str, codings: list[str], named: str) -> None:
+    headers = [("content-encoding", coding) for coding in codings]
+    for method in ("GET", "HEAD") if path in GETS else ("POST",):
+        answer = door.ask(method, path, headers=headers)
+        assert answer.status_code == 415
+        if method != "HEAD":
+            assert envelope(answer) == {
+                "message": f"Unsupported content type or encoding: {named}.",
+                "type": "invalid_request_error",
+                "param": None,
+                "code": "unsupported_media_type",
+            }
+
+
+@pytest.mark.parametrize("codings", [["identity"], ["IDENTITY, identity"], ["identity", "identity"], [""]], ids=str)
+def test_identity_is_no_coding(door: Door, codings: list[str]) -> None:
+    headers = [("content-encoding", coding) for coding in codings]
+    body = {"model": MODEL, "input": "text"}
+    assert door.ask("POST", "/v1/embeddings", json=body, headers=headers).status_code == 200
+    assert door.ask("GET", "/v1/models", headers=headers).status_code == 200
+
+
+def test_a_coding_is_looked_at_in_its_turn(door: Door, admin_key: str) -> None:
+    """After the path, the method, the key and its role."""
+    gzip = {"content-encoding": "gzip"}
+    assert door.ask("POST", "/nowhere", headers=gzip).status_code == 404
+    assert door.ask("POST", "/v1/models", headers=gzip).status_code == 405
+    assert door.ask("GET", "/v1/models", headers=gzip | {"authorization": ""}).status_code == 401
+    of_admin = gzip | {"authorization": f"Bearer {admin_key}"}
+    assert door.ask("POST", "/v1/embeddings", headers=of_admin).status_code == 403
+    for path in FOR_ADMINS:
+        assert door.ask("GET", path, headers=of_admin).status_code == 415
+    assert door.ask("OPTIONS", "/v1/models", headers=gzip).status_code == 204
+
+
 # HEAD and OPTIONS
 
 
@@ -126,6 +176,45 @@ def test_allow_lists_what_all_routes_of_a_path_take() -> None:
         app.add_api_route("/v1/files/{name}", lambda: None, methods=[method])
     assert Paths(app.routes).allow("/v1/files/x") == "GET, HEAD, DELETE, OPTIONS"
     assert Paths(app.routes).allow("/v1/files") == ""
+
+
+@pytest.mark.parametrize("target", ["*", "http://emblet.example.com:8080"])
+def test_options_of_the_server_itself_tells_every_method(plain: PlainServer, target: str) -> None:
+    answer = _aim(plain, "OPTIONS", target)
+    assert (answer.status_code, answer.headers["allow"]) == (204, "GET, HEAD, POST, OPTIONS")
+    assert answer.headers["x-request-id"].startswith("req_")
+
+
+def test_nothing_but_its_options_is_asked_of_the_server_itself(plain: PlainServer, door: Door) -> None:
+    assert envelope(_aim(plain, "GET", "*"))["message"] == "Invalid URL (GET *)"
+    assert door.ask("OPTIONS", "/*").status_code == 404
+
+
+# Targets that are whole URLs, as a proxy gets them
+
+
+@pytest.mark.parametrize("path", [*GETS, "/models/", "//v1//models", "/health?x=1", "/v1/models/none", "/x", ""])
+@pytest.mark.parametrize("scheme", ["http", "HTTPS"])
+def test_a_whole_url_is_answered_as_its_path_is(plain: PlainServer, inference_key: str, scheme: str, path: str) -> None:
+    key, host = f"Bearer {inference_key}", "emblet.example.com:8080"
+    whole = _aim(plain, "GET", f"{scheme}://{host}{path}", authorization=key, host="another.example.com")
+    usual = _aim(plain, "GET", path or "/", authorization=key, host=host)
+    assert (whole.status_code, _lasting(whole)) == (usual.status_code, _lasting(usual))
+    if path != "/v1/pricing":  # it tells the time
+        assert whole.content == usual.content
+
+
+def test_a_whole_url_is_posted_to_as_its_path_is(plain: PlainServer, inference_key: str) -> None:
+    body = {"model": MODEL, "input": "the quick brown fox"}
+    answer = _aim(plain, "POST", "http://x/v1/embeddings", body, authorization=f"Bearer {inference_key}")
+    assert (answer.status_code, answer.json()["usage"]["prompt_tokens"]) == (200, 4)
+
+
+@pytest.mark.parametrize("target", ["http://", "http:///v1/models", "ftp://x/v1/models", "x:80"])
+def test_any_other_target_is_no_path_of_ours(plain: PlainServer, target: str) -> None:
+    answer = _aim(plain, "GET", target)
+    assert answer.status_code == 404
+    assert envelope(answer)["message"].startswith("Invalid URL (GET /")
 
 
 # What no route takes
@@ -270,6 +359,13 @@ def test_a_body_that_breaks_once_it_has_been_answered_ends_the_connection_alone(
 
 def _lasting(answer: httpx.Response) -> dict[str, str]:
     return {name: value for name, value in answer.headers.items() if name not in OF_THE_MOMENT}
+
+
+def _aim(server: PlainServer, method: str, target: str, body: Any = None, **headers: str) -> httpx.Response:
+    """The answer to a request whose target is written so."""
+    with httpx.Client() as client:
+        extensions = {"target": target.encode()}
+        return client.request(method, server.url, headers=headers, json=body, extensions=extensions)
 
 
 def _raw(server: PlainServer, sent: bytes) -> tuple[httpx.Response, bytes]:

@@ -75,6 +75,10 @@ def test_it_has_histograms_of_time_and_of_bytes(http: TestClient) -> None:
         assert f"{name}_count{{{where}}} 2" in found
 
 
+def test_it_refuses_a_coded_body_as_every_route_does(http: TestClient) -> None:
+    assert http.get("/metrics", headers={"content-encoding": "gzip"}).status_code == 415
+
+
 def test_what_callers_make_up_makes_no_series(http: TestClient) -> None:
     for number in range(3):
         http.request(f"METHOD{number}", f"/nowhere/{number}")

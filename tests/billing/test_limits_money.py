@@ -40,7 +40,10 @@ def test_a_month_in_money_is_used_to_the_last_picodollar_and_no_further(
         counters.take(who, demand(2, "0.000000000002"))
     assert item(tables, key_id) == before, "a refused request has counted nothing"
     assert (refused.value.problem.type, refused.value.headers["x-should-retry"]) == ("insufficient_quota", "false")
-    assert "0.000000000010 USD per month are used up until 2026-12-01T00:00:00Z" in refused.value.message
+    assert (
+        "limit is 0.000000000010 per month, of which 0.000000000009 are used until 2026-12-01T00:00:00Z"
+        in refused.value.message
+    )
     counters.take(who, demand(1, PICO))
     assert counted(tables, key_id)["usd@2026-11"] == 10 * PICO
 

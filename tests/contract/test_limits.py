@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -65,7 +66,7 @@ def test_what_remains_is_never_below_nothing() -> None:
 
 
 def test_a_month_that_is_used_up_is_final_and_says_until_when() -> None:
-    error = limits.refusal(ALL, Used(requests=3, tokens=100, month_tokens=998, month_usd=NOTHING), demand(5), NOW)
+    error = limits.refusal(ALL, Used(requests=3, tokens=100, month_tokens=1000, month_usd=NOTHING), demand(5), NOW)
     assert (error.status, error.problem.type, error.problem.code) == (429, "insufficient_quota", "insufficient_quota")
     assert error.message == (
         "You exceeded your current quota, please check your plan and billing details. "
@@ -78,9 +79,45 @@ def test_a_month_that_is_used_up_is_final_and_says_until_when() -> None:
 
 def test_a_month_that_is_used_up_in_money_says_so_in_plain_digits() -> None:
     limit = Limits(usd_per_month=Decimal("0.00000001"))
-    error = limits.refusal(limit, Used(0, 0, 0, Decimal("0.000000009999")), demand(1, "0.000000000002"), NOW)
+    error = limits.refusal(limit, Used(0, 0, 0, Decimal("0.00000001")), demand(1, "0.000000000002"), NOW)
     assert error.message.endswith("0.00000001 USD per month are used up until 2026-12-01T00:00:00Z.")
     assert error.headers["x-should-retry"] == "false"
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "asked", "said"),
+    [
+        (
+            Limits(tokens_per_month=1000),
+            0,
+            demand(1001),
+            "Requested 1001 tokens; the limit is 1000 per month, of which 0",
+        ),
+        (
+            Limits(tokens_per_month=1000),
+            998,
+            demand(5),
+            "Requested 5 tokens; the limit is 1000 per month, of which 998",
+        ),
+        (
+            Limits(usd_per_month=Decimal("0.00000001")),
+            Decimal("0.000000009999"),
+            demand(1, "0.000000000002"),
+            "Requested 0.000000000002 USD; the limit is 0.00000001 per month, of which 0.000000009999",
+        ),
+    ],
+    ids=["alone over the month", "over what is left", "over the money that is left"],
+)
+def test_what_a_month_has_no_room_for_is_final_and_says_how_much_room_there_is(
+    limit: Limits, used: Any, asked: Demand, said: str
+) -> None:
+    error = limits.refusal(limit, Used(0, 0, int(used), Decimal(used)), asked, NOW)
+    assert (error.status, error.problem.type, error.problem.code) == (429, "insufficient_quota", "insufficient_quota")
+    assert error.message == (
+        "You exceeded your current quota, please check your plan and billing details. "
+        f"{said} are used until 2026-12-01T00:00:00Z."
+    )
+    assert error.headers == {"x-should-retry": "false"}
 
 
 def test_of_two_limits_the_one_of_which_less_remains_is_told_unit_by_unit() -> None:

@@ -26,7 +26,7 @@ NEXT_MINUTE = {"retry-after": "[1-9]|[1-5][0-9]|60", "retry-after-ms": "[0-9]{1,
 @dataclass(frozen=True)
 class Refusal:
     """`message` has <parts> that are not known before; `told`: patterns of the headers that say what to do next.
-    `used`: the limits of its key are used up already."""
+    `used`: the key's minutes, this one and the next, have had a request each already."""
 
     status: int
     type: str
@@ -134,8 +134,16 @@ REFUSALS = [
     ),
     Refusal(
         *(429, "insufficient_quota", "insufficient_quota", None),
-        "You exceeded your current quota, please check your plan and billing details. 3 tokens per month are used up "
+        "You exceeded your current quota, please check your plan and billing details. 8 tokens per month are used up "
         "until <month>.",
+        limits=Limits(tokens_per_month=8),
+        used=True,
+        told=FINAL,
+    ),
+    Refusal(
+        *(429, "insufficient_quota", "insufficient_quota", None),
+        "You exceeded your current quota, please check your plan and billing details. Requested 4 tokens; the limit "
+        "is 3 per month, of which 0 are used until <month>.",
         limits=Limits(tokens_per_month=3),
         told=FINAL,
     ),

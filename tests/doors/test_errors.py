@@ -22,6 +22,7 @@ from handler.billing.limits import Counters
 from handler.contract import errors
 from handler.contract.limits import Demand
 from handler.engine.manifest import CL100K, GRAPH, TOKENIZER, WEIGHTS
+from tests.api.described import conforms, fetch
 from tests.api.test_manners import UNREADABLE
 from tests.doors import refusals
 from tests.doors.conftest import ENTRY, ROOT, Server
@@ -154,6 +155,8 @@ def test_an_error_is_the_contracts_to_the_letter(
     assert told.keys() == refusal.told.keys()
     for name, value in told.items():
         assert re.fullmatch(refusal.told[name], value)
+    if (refusal.method, refusal.path) == ("POST", "/v1/embeddings"):
+        conforms(fetch(services(refusal.service, door).url), "POST", refusal.path, answer)
 
 
 def test_no_error_is_missing_here_and_none_is_here_that_there_is_not() -> None:

@@ -15,6 +15,7 @@ import openai
 import pytest
 
 from handler.billing import keys
+from tests.conftest import ACCOUNT
 from tests.doors.conftest import ENTRY, ROOT, Server
 from tests.stack import node
 from tests.stack.emulator import Emulator, FunctionError
@@ -208,6 +209,29 @@ def test_a_refusal_is_the_same_envelope_through_both_doors(
     assert (lambdas.status_code, lambdas.json()) == (plains.status_code, plains.json())
     assert lambdas.headers["content-type"] == plains.headers["content-type"] == "application/json"
     assert lambdas.headers["x-request-id"].startswith("req_")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/v1/embeddings", {"model": MODEL, "input": "a"}, 200),
+        ("/v1/embeddings", {"model": MODEL, "input": []}, 400),
+        ("/v1/models/none", None, 404),
+        ("/v1/organization/costs", None, 403),
+        ("/v1/models", None, 200),
+    ],
+)
+def test_the_account_is_told_as_soon_as_the_key_is_known(
+    server: Server, inference_key: str, path: str, body: Any, status: int
+) -> None:
+    def ask(key: str) -> httpx.Response:
+        method = "GET" if body is None else "POST"
+        return httpx.request(method, server.url + path, json=body, headers={"authorization": f"Bearer {key}"})
+
+    known, unknown = ask(inference_key), ask(keys.make())
+
+    assert (known.status_code, known.headers["openai-organization"]) == (status, ACCOUNT)
+    assert (unknown.status_code, "openai-organization" in unknown.headers) == (401, False)
 
 
 def test_text_beyond_ascii_survives_both_ways(server: Server, inference_key: str) -> None:

@@ -14,6 +14,7 @@ import httpx
 import openai
 import pytest
 
+from tests.api.described import conforms, fetch
 from tests.conftest import ENTRY, HOUSE
 from tests.doors.conftest import Server
 from tests.doors.test_lambda import float32
@@ -90,6 +91,7 @@ def test_nodes_sdk_gets_all_of_it(
 def test_the_redirect_names_an_address_that_opens_without_a_key(function: FrontDoor, inference_key: str) -> None:
     answer = ask(function, {"authorization": f"Bearer {inference_key}"}, encoding_format="base64")
     assert answer.status_code == 303
+    conforms(fetch(function.url), "POST", "/v1/embeddings", answer)
     body = answer.json()
     assert body.keys() == {"object", "url", "expires_at"}
     assert (body["object"], body["url"]) == ("embedding.result", answer.headers["location"])

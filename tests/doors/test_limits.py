@@ -222,12 +222,17 @@ def test_an_sdk_waits_until_the_minute_ends_and_passes(
     assert (attempts, status) in ((2, 200), (3, 200)), "a third where its timer fires a millisecond early"
 
 
+@pytest.mark.parametrize(
+    ("month", "used"),
+    [(TOKENS, TOKENS), (TOKENS, 1), (TOKENS - 1, 0)],
+    ids=["used up", "too little left", "alone too large"],
+)
 @pytest.mark.parametrize("sdk", SDKS)
-def test_an_sdk_stops_at_once_where_the_month_is_used_up(
-    timed: Timed, make_key: Callable[[Limits], Key], tables: Tables, sdk: str
+def test_an_sdk_stops_at_once_where_the_month_has_no_room(
+    timed: Timed, make_key: Callable[[Limits], Key], tables: Tables, sdk: str, month: int, used: int
 ) -> None:
-    key = make_key(Limits(tokens_per_month=TOKENS))
-    use(timed, tables, key, 1)
+    key = make_key(Limits(tokens_per_month=month))
+    use(timed, tables, key, used)
     assert SDKS[sdk](timed, key.clear) == (1, 429, "insufficient_quota")
 
 

@@ -50,13 +50,14 @@ def judge(case: Case) -> Verdict:
             return Verdict(401)
         if case.who == "stranger":
             return Verdict(401, "invalid_api_key")
+    if case.who == "admin" and path in POSTS:
+        return Verdict(403, "insufficient_permissions")
+    codings = {coding.strip().lower() for coding in (case.header("content-encoding") or "").split(",")}
+    if codings - {"", "identity"}:
+        return Verdict(415, "unsupported_media_type")
     if path not in POSTS:
         return Verdict(404, "model_not_found", "model") if name is not None and name not in NAMES else Verdict(200)
-    if case.who == "admin":
-        return Verdict(403, "insufficient_permissions")
     if (case.header("content-type") or "").lower().startswith("multipart/form-data"):
-        return Verdict(415, "unsupported_media_type")
-    if (case.header("content-encoding") or "identity").lower() != "identity":
         return Verdict(415, "unsupported_media_type")
     name = case.header("idempotency-key")
     if name is not None and not _NAME.fullmatch(name):

@@ -53,7 +53,9 @@ _HEADERS = {
             *("multipart/form-data", "Multipart/Form-Data; boundary=x"),
         ]
     ),
-    "content-encoding": st.sampled_from(["identity", "Identity", "", "gzip", "br", "gzip, identity", "deflate", "x"]),
+    "content-encoding": st.sampled_from(
+        ["identity", "Identity", "", ", identity,Identity", "gzip", "br", "gzip, identity", "identity,deflate", "x"]
+    ),
     "accept": st.one_of(st.sampled_from(["text/html", "application/json;q=0", "*/*"]), _VALUE),
     "accept-encoding": st.one_of(
         st.sampled_from(["gzip", "gzip;q=0", "*", "*;q=0", "br", "gzip;q=nan", "gzip;q=0.001, *;q=0", "identity;q=0"]),

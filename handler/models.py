@@ -1,4 +1,4 @@
-"""The model that a layer holds, as the wire shows it."""
+"""The models served here: what a layer holds, by this deployment's names and at its price."""
 
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ from handler.engine.manifest import Manifest
 from handler.settings import Settings
 
 
-def model(manifest: Manifest, config: Settings) -> Model:
+def of_layer(manifest: Manifest, config: Settings) -> Model:
     """The model of a layer by this deployment's names and price. Raises SettingError for a bad alias."""
     aliases = dict.fromkeys(manifest.aliases)
     for pair in filter(None, (pair.strip() for pair in config.model_aliases.split(","))):
