@@ -1,8 +1,9 @@
 """torch's Linux wheel, made to run without the three gigabytes of CUDA libraries that it links and a CPU never calls.
 
-`python -m tests.benchmarks.nocuda ENVIRONMENT` puts a stand-in for each beside torch's own libraries: every function it
-looks for is there and answers cudaErrorNoDevice. Needs `cc`, `nm` and `readelf`; does nothing where torch, or its
-CUDA half, is not installed, as in the wheels for other systems.
+`python -m tests.benchmarks.nocuda ENVIRONMENT` puts a stand-in for each that is missing beside torch's own libraries:
+every function torch looks for is there, and does nothing. CUDA's runtime must be the real one, since torch asks it
+whether there is a device. Needs `cc`, `nm` and `readelf`; does nothing where torch, or its CUDA half, is not installed,
+as in the wheels for other systems.
 """
 
 import re
@@ -11,7 +12,6 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-_NO_DEVICE = 100  # cudaErrorNoDevice, cuda_runtime_api.h
 _CUDA = re.compile(r"lib(cu|nccl|nv)\w*\.so(\.\d+)*")
 _FUNCTION = re.compile(r"_*(cu|nccl|nv)\w+")
 
@@ -35,6 +35,7 @@ def stand_in(torch: Path) -> None:
                 functions[homes[version], version].add(name)
             elif not version and _FUNCTION.fullmatch(name):
                 unversioned.add(name)
+    missing -= {path.name for path in torch.parent.parent.glob("nvidia/*/lib/*")}
     for index, library in enumerate(sorted(missing)):
         versions = {version: names for (home, version), names in functions.items() if home == library}
         _compile(torch / library, versions, set() if index else unversioned)  # those may be in any library
@@ -47,7 +48,7 @@ def _compile(library: Path, versions: dict[str, set[str]], unversioned: set[str]
     subprocess.run(
         ["cc", "-shared", "-fPIC", "-x", "c", "-", "-o", library, f"-Wl,-soname,{library.name}"]
         + ([f"-Wl,--version-script={script}"] if versions else []),
-        input="".join(f"int {name}(void) {{ return {_NO_DEVICE}; }}\n" for name in sorted(names)),
+        input="".join(f"void {name}(void) {{}}\n" for name in sorted(names)),
         text=True,
         check=True,
     )

@@ -1,0 +1,18 @@
+"""Ours: the engine as the function loads it."""
+
+from pathlib import Path
+
+from handler.engine.engine import Engine
+from handler.engine.layer import open_layer
+from handler.settings import Settings
+from tests.benchmarks.workers.serve import Loaded, Options, main
+
+
+def load(options: Options) -> Loaded:
+    settings = Settings(model_dir=str(Path(options["layer"])), threads=options["threads"])
+    engine = Engine.load(open_layer(settings), settings)
+    return Loaded(lambda texts, batch: engine.encode(texts))
+
+
+if __name__ == "__main__":
+    main(load)
