@@ -1,7 +1,7 @@
 """What every peer is given: lists of token ids, special tokens included, cut out of real texts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +9,6 @@ import numpy as np
 from handler.engine.tokens import Tokens
 from model_layer import parity
 from model_layer.catalog import Texts
-
-
 
 
 @dataclass(frozen=True)
@@ -23,6 +21,16 @@ class Load:
     @property
     def tokens(self) -> int:
         return sum(self.lengths)
+
+
+def within(load: Load, context: int) -> Load | None:
+    """The load for a model of this context: texts of many lengths are cut to it, one length that is over it is none."""
+    if min(load.lengths) > context:
+        return None
+    if max(load.lengths) <= context:
+        return load
+    lengths = tuple(min(length, context) for length in load.lengths)
+    return replace(load, lengths=lengths, about=f"{load.about}, cut to {context}: {sum(lengths):,}")
 
 
 def _mixed() -> tuple[int, ...]:
@@ -63,7 +71,7 @@ class Texter:
 
     def texts(self, lengths: Sequence[int], seed: int = 1) -> list[list[int]]:
         """A text of each length, special tokens included; each begins at a place of its own."""
-        starts = np.random.default_rng(seed).integers(0, len(self._stream), len(lengths))
+        starts = np.random.default_rng(seed).choice(len(self._stream), len(lengths), replace=False)
         return [self._text(int(start), length) for start, length in zip(starts, lengths, strict=True)]
 
     def _text(self, start: int, length: int) -> list[int]:

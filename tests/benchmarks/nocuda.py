@@ -25,7 +25,7 @@ def stand_in(torch: Path) -> None:
     for path in linked:
         text = _output("readelf", "--dynamic", "--version-info", "--wide", str(path))
         missing |= {name for name in re.findall(r"NEEDED.*\[(.*)\]", text) if _CUDA.fullmatch(name)}
-        homes: dict[str, str] = {}  # of each version
+        library, homes = "", dict[str, str]()  # the library of each version
         for name, version in re.findall(r"File: (\S+)|Name: (\S+) ", text):
             library = name or library
             homes[version] = library
@@ -45,9 +45,9 @@ def _compile(library: Path, versions: dict[str, set[str]], unversioned: set[str]
     names = unversioned.union(*versions.values())
     script = library.with_suffix(".map")
     script.write_text("".join(f"{version} {{ {'; '.join(sorted(each))}; }};\n" for version, each in versions.items()))
+    versioned = [f"-Wl,--version-script={script}"] if versions else []
     subprocess.run(
-        ["cc", "-shared", "-fPIC", "-x", "c", "-", "-o", library, f"-Wl,-soname,{library.name}"]
-        + ([f"-Wl,--version-script={script}"] if versions else []),
+        ["cc", "-shared", "-fPIC", "-x", "c", "-", "-o", str(library), f"-Wl,-soname,{library.name}", *versioned],
         input="".join(f"void {name}(void) {{}}\n" for name in sorted(names)),
         text=True,
         check=True,

@@ -20,8 +20,7 @@ def load(options: Options) -> Loaded:
         if batch not in engines:
             engines.clear()
             arguments = EngineArgs(
-                model_name_or_path=options[options["folder"]],
-                engine=options["engine"],
+                model_name_or_path=options["checkpoint"],
                 dtype=options["dtype"],
                 device="cpu",
                 batch_size=batch,
@@ -29,7 +28,7 @@ def load(options: Options) -> Loaded:
                 model_warmup=False,
             )
             engines[batch] = SyncEngineArray.from_args([arguments])
-        vectors, _ = engines[batch].embed(model=options[options["folder"]], sentences=texts).result()
+        vectors, _ = engines[batch].embed(model=options["checkpoint"], sentences=texts).result()
         return np.stack(vectors)
 
     return Loaded(encode, as_text)

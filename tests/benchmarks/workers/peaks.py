@@ -1,5 +1,4 @@
-"""What this machine can do: onnxruntime's product of 512 rows with the widest matrix of bge-m3, alone, in int8 (a batch
-of 1) or in float32 (2)."""
+"""What this machine can do: onnxruntime's product of two large matrices, alone: INT8 or FP32 comes as batch size."""
 
 from typing import Any
 
@@ -8,11 +7,8 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper
 
+from tests.benchmarks.bound import COLUMNS, INNER, INT8, ROWS, TIMES
 from tests.benchmarks.workers.serve import Loaded, Options, main
-
-INT8, FP32 = 1, 2
-ROWS, INNER, COLUMNS, TIMES = 512, 1024, 4096, 16
-OPERATIONS = 2 * ROWS * INNER * COLUMNS * TIMES  # of one encode
 
 
 def load(options: Options) -> Loaded:

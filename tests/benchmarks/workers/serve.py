@@ -1,12 +1,12 @@
 """A worker's side: one peer in a process of its own, asked in lines of JSON on stdin, answering on what was stdout.
 
-    worker OPTIONS            {"ready": seconds}
-    {"load": [[0, 5, 2]]}     {"loaded": 1}                       ids of texts, held until the next
-    {"batch": 8}              {"seconds": 0.12}                   encoded once, timed here: the pipe costs nobody anything
-    {"vectors": 8}            {"vectors": "base64 of float32"}    the same, and what came of it
+    {"threads": 2, ...}         {"ready": seconds}              the peer's options
+    {"texts": [[0, 5, 2]]}      {"texts": 1}                    ids of texts, kept until others come
+    {"seconds": 8}              {"seconds": 0.12}               encoded once in batches of 8, timed here
+    {"vectors": 8}              {"vectors": "AAAA..."}          the same, and base64 of what came of it
 
-`worker prepare OPTIONS` makes the files that the peer loads, in another process, so that what that needs is not
-counted as the peer's memory.
+With the argument `prepare` it makes the files that the peer loads, in a process that ends then, so that what it needs
+is not counted as the peer's memory.
 """
 
 import base64
@@ -29,13 +29,13 @@ def as_is(texts: Texts) -> Any:
 
 
 def as_text(texts: Texts) -> Any:
-    """For peers that take text alone: the checkpoint's tokenizer reads these as ids (tests/benchmarks/checkpoint.py)."""
+    """For peers that take text alone: the checkpoint's tokenizer reads it as ids (see checkpoint.py)."""
     return [" ".join(f"<{token}>" for token in ids) for ids in texts]
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """`encode` takes what `given` makes of the texts, and a batch size; float32 [texts, dimensions], L2-normalized."""
+    """`encode` takes what `given` made of the texts, and a batch size; float32 [texts, dimensions], L2-normalized."""
 
     encode: Callable[[Any, int], Any]
     given: Callable[[Texts], Any] = as_is
@@ -44,28 +44,28 @@ class Loaded:
 def main(load: Callable[[Options], Loaded], prepare: Callable[[Options], None] | None = None) -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # libraries may print what they like
-    if sys.argv[1] == "prepare":
-        if prepare is not None:
-            prepare(json.loads(sys.argv[2]))
+    options: Options = json.loads(sys.stdin.readline())
+    if prepare is not None and sys.argv[1:] == ["prepare"]:
+        prepare(options)
         return
 
-    def answer(value: dict[str, Any]) -> None:
-        print(json.dumps(value), file=answers, flush=True)
+    def answer(name: str, value: object) -> None:
+        print(json.dumps({name: value}), file=answers, flush=True)
 
     start = time.perf_counter()
-    peer = load(json.loads(sys.argv[1]))
-    answer({"ready": time.perf_counter() - start})
+    peer = load(options)
+    answer("ready", time.perf_counter() - start)
     given: Any = None
     for line in sys.stdin:
         [(asked, value)] = json.loads(line).items()
-        if asked == "load":
+        if asked == "texts":
             given = peer.given(value)
-            answer({"loaded": len(value)})
+            answer(asked, len(value))
             continue
         start = time.perf_counter()
         vectors = peer.encode(given, value)
         seconds = time.perf_counter() - start
-        if asked == "batch":
-            answer({"seconds": seconds})
+        if asked == "seconds":
+            answer(asked, seconds)
         else:
-            answer({"vectors": base64.b64encode(np.ascontiguousarray(vectors, np.float32).tobytes()).decode()})
+            answer(asked, base64.b64encode(np.ascontiguousarray(vectors, np.float32).tobytes()).decode())
