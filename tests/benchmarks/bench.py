@@ -6,6 +6,7 @@ float32; the exit status is 1 where ours are others, and no time is ever a failu
 
 import argparse
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
-from tests.benchmarks import bound, sweep, table
+from tests.benchmarks import bound, machine, sweep, table
 from tests.benchmarks.loads import LOADS, Load, within
 from tests.benchmarks.materials import Materials, gather
 from tests.benchmarks.peers import OURS, PEERS, REFERENCE
@@ -38,7 +39,7 @@ def measure(materials: Materials, chosen: Plan) -> Iterator[Result]:
     vectors = _reference(materials, chosen.loads)
     with ExitStack() as stack:
         workers, absent = _start(materials, chosen.peers, stack)
-        machine = stack.enter_context(_worker(materials, "machine", None, "peaks", {"threads": materials.threads}))
+        alone = stack.enter_context(_worker(materials, "peaks", None, "peaks", {"threads": materials.threads}))
         for load in chosen.loads:
             entries = [
                 Entry(name, batch, worker)
@@ -46,16 +47,16 @@ def measure(materials: Materials, chosen: Plan) -> Iterator[Result]:
                 for batch in PEERS[name].batches[: chosen.batches]
             ]
             texts = materials.texter.texts(load.lengths)
-            peaks = take_turns(
+            measured = take_turns(
                 entries,
-                machine,
+                alone,
                 texts,
                 vectors[load.name],
                 chosen.passes,
                 chosen.budget,
                 partial(_tell, materials, load),
             )
-            yield Result(load, bound.work(materials.model.geometry, load.lengths), entries, peaks, absent)
+            yield Result(load, bound.work(materials.model.geometry, load.lengths), entries, measured, absent)
 
 
 def _start(materials: Materials, names: Sequence[str], stack: ExitStack) -> tuple[dict[str, Worker], dict[str, str]]:
@@ -91,6 +92,10 @@ def _worker(
     materials: Materials, name: str, environment: str | None, module: str, options: dict[str, object]
 ) -> Worker:
     return Worker(environment, module, options, materials.folder / f"{name}.log")
+
+
+def _environments(names: Sequence[str]) -> set[str]:
+    return {environment for name in names if (environment := PEERS[name].environment)}
 
 
 def _tell(materials: Materials, load: Load, step: str) -> None:
@@ -129,6 +134,7 @@ def plan(asked: argparse.Namespace, context: int) -> Plan:
 
 def main(arguments: list[str] | None = None) -> int:
     asked = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no halted worker stays behind
     start = time.monotonic()
 
     def tell(step: str) -> None:
@@ -139,10 +145,11 @@ def main(arguments: list[str] | None = None) -> int:
         materials = gather(name, asked.layers, asked.threads, tell)
         chosen = plan(asked, materials.model.context)
         results = []
-        print(f"\n## {materials.name}, {asked.threads} threads\n", flush=True)
+        print(f"\n## {materials.name}, {asked.threads} threads\n\n{machine.processor()}.", flush=True)
+        print(f"Versions: {machine.versions(_environments(chosen.peers))}.\n", flush=True)
         for result in measure(materials, chosen):
             results.append(result)
-            print("\n".join(table.one_load(result)), end="\n\n", flush=True)
+            print("\n".join([*table.one_load(result), "", f"Meanwhile: {machine.busy()}."]), end="\n\n", flush=True)
         print("\n".join(table.all_loads(results)))
         if asked.sweep:
             print(f"\nplotted in {sweep.draw(results, materials.name, asked.threads)}")

@@ -1,8 +1,8 @@
 """One checkpoint for every peer: the weights our layer is built of, in the form of transformers and of
 sentence-transformers.
 
-Its tokenizer reads "<0> <5> <2>" as the three tokens 0, 5 and 2, and puts nothing around them. So peers that take nothing
-but text are given the very token lists of the others.
+Its tokenizer reads "<0> <5> <2>" as the tokens 0, 5 and 2, and puts nothing around them: peers that take text alone are
+given the very token lists of the others.
 """
 
 import json
