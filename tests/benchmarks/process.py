@@ -133,4 +133,5 @@ def _call(environment: str | None, module: str) -> list[str]:
 
 
 def _environ(threads: int) -> dict[str, str]:
-    return {**os.environ, **_OFFLINE, "OMP_NUM_THREADS": str(threads)}
+    # Passive: beside anything else that runs, threads of OpenMP (torch) that spin at barriers were ten times as slow.
+    return {**os.environ, **_OFFLINE, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"}
