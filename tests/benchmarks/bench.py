@@ -111,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--layers", type=int, metavar="N", help=f"of {SEEDED}; default 24, fewer fit the cache")
     parser.add_argument("--passes", type=int, default=5, metavar="N", help="of each, after a warm-up; default 5")
     parser.add_argument("--budget", type=float, default=60, metavar="SECONDS", help="of a peer on a load; default 60")
+    parser.add_argument("--batches", type=int, metavar="N", help="how many of a peer's batch sizes; default all")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), metavar="N", help="default all")
     parser.add_argument(
         "--quick", action="store_true", help=f"{REAL}, two passes, one batch size: within three minutes"
@@ -129,7 +130,7 @@ def plan(asked: argparse.Namespace, context: int) -> Plan:
     names = dict.fromkeys([OURS, *(asked.peers or (sweep.PEERS_SHOWN if asked.sweep else PEERS))])
     if asked.quick:
         return Plan(tuple(names), tuple(loads), passes=2, budget=2, batches=1)
-    return Plan(tuple(names), tuple(loads), asked.passes, asked.budget)
+    return Plan(tuple(names), tuple(loads), asked.passes, asked.budget, asked.batches)
 
 
 def main(arguments: list[str] | None = None) -> int:

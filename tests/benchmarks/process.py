@@ -97,7 +97,7 @@ class Worker:
         line = self._process.stdout.readline()
         if not line:
             code = self._process.wait()
-            raise WorkerError(last_line(self._log.read_text()) or f"exit status {code}")
+            raise WorkerError(_ending(code, self._log))
         self._process.send_signal(signal.SIGSTOP)
         [value] = json.loads(line).values()
         return value
@@ -117,15 +117,19 @@ def prepare(environment: str | None, module: str, options: dict[str, Any], log: 
             check=False,
         )
     if done.returncode:
-        raise WorkerError(last_line(log.read_text()) or f"exit status {done.returncode}")
+        raise WorkerError(_ending(done.returncode, log))
 
 
 def python(environment: str | None) -> Path:
     return HOUSE / ".venv-peers" / environment / "bin/python" if environment else Path(sys.executable)
 
 
-def last_line(text: str) -> str:
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+def _ending(code: int, log: Path) -> str:
+    """Why a worker has ended: the last line that it wrote, if it was not killed."""
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    lines = [line.strip() for line in log.read_text().splitlines() if line.strip()]
+    return lines[-1] if lines else f"exit status {code}"
 
 
 def _call(environment: str | None, module: str) -> list[str]:

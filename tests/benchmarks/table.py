@@ -57,7 +57,7 @@ def one_load(result: Result) -> Iterator[str]:
     for entry in result.entries:
         yield _row(result, entry)
     for peer, reason in result.absent.items():
-        yield f"| {PEERS[peer].title} | {reason} |" + " |" * 8
+        yield f"| {PEERS[peer].title} | | {_cell(reason)} |" + " |" * 7
 
 
 def _row(result: Result, entry: Entry) -> str:
@@ -95,7 +95,7 @@ def all_loads(results: Sequence[Result]) -> Iterator[str]:
         bounds = [f"{result.bound(precision):,.0f}" for result in results]
         yield f"| bound in {precision} | {' | '.join(bounds)} | |"
     for peer, reason in results[0].absent.items() if results else ():
-        yield f"| {PEERS[peer].title} | {reason} |" + " |" * len(results)
+        yield f"| {PEERS[peer].title} | {_cell(reason)} |" + " |" * len(results)
 
 
 def differing(results: Sequence[Result]) -> Iterator[tuple[Entry, str]]:
