@@ -38,10 +38,11 @@ def stand_in(torch: Path) -> None:
     missing -= {path.name for path in torch.parent.parent.glob("nvidia/*/lib/*")}
     for index, library in enumerate(sorted(missing)):
         versions = {version: names for (home, version), names in functions.items() if home == library}
-        _compile(torch / library, versions, set() if index else unversioned)  # those may be in any library
+        compiled(torch / library, versions, set() if index else unversioned)  # those may be in any library
 
 
-def _compile(library: Path, versions: dict[str, set[str]], unversioned: set[str]) -> None:
+def compiled(library: Path, versions: dict[str, set[str]], unversioned: set[str]) -> None:
+    """Write a library with these functions: by the version that callers link, and without one."""
     names = unversioned.union(*versions.values())
     script = library.with_suffix(".map")
     script.write_text("".join(f"{version} {{ {'; '.join(sorted(each))}; }};\n" for version, each in versions.items()))

@@ -1,6 +1,10 @@
 """`make bench --quick` without its peers: ours against our own float32 layer. Vectors are judged, never a time."""
 
+import ctypes
 import json
+import os
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -12,7 +16,7 @@ from tokenizers import Tokenizer
 from model_layer.catalog import MODELS
 from model_layer.commands import OUT as LAYERS
 from model_layer.sources import open_source
-from tests.benchmarks import bench, bound, checkpoint, plot, sweep, table
+from tests.benchmarks import bench, bound, checkpoint, nocuda, plot, sweep, table
 from tests.benchmarks.loads import LOADS, Load, uniform, within
 from tests.benchmarks.materials import Materials, gather
 from tests.benchmarks.peers import MADE, OURS, PEERS, REFERENCE
@@ -130,3 +134,19 @@ def test_a_sweep_is_plotted(results: list[Result]) -> None:
     assert [point[0] for point in line.points] == [16]
     root = ElementTree.fromstring(plot.chart("rates", "tokens", "tokens/s", lines))
     assert len(root.findall("{*}polyline")) == len(lines)
+
+
+@pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler")
+def test_a_library_that_links_missing_cuda_can_be_loaded(tmp_path: Path) -> None:
+    torch = tmp_path / "site-packages/torch/lib"
+    torch.mkdir(parents=True)
+    missing, loaded = torch / "libcublas.so.13", torch / "libtorch_cuda.so"
+    nocuda.compiled(missing, {"libcublas.so.13": {"cublasCreate_v2"}}, {"cublasPlain"})
+    code = "int cublasCreate_v2(void), cublasPlain(void); int torch(void) { return cublasCreate_v2() + cublasPlain(); }"
+    flags = ["-shared", "-fPIC", "-Wl,-rpath,$ORIGIN", "-x", "c", "-", "-x", "none"]
+    subprocess.run(["cc", *flags, str(missing), "-o", str(loaded)], input=code, text=True, check=True)
+    missing.unlink()
+    with pytest.raises(OSError, match=missing.name):
+        ctypes.CDLL(str(loaded), mode=os.RTLD_NOW)
+    nocuda.stand_in(torch)
+    ctypes.CDLL(str(loaded), mode=os.RTLD_NOW).torch()
