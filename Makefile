@@ -12,11 +12,13 @@ export UV_PYTHON_DOWNLOADS := never
 export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-clients fuzz bench-ledger bench-cold bench-soak lint layer lock clean
+.PHONY: help run test test-clients fuzz bench bench-ledger bench-cold bench-soak lint layer lock clean
 
 # The clients that have an environment of their own, and those of them that an ordinary test run asks.
 LOCKED := $(shell sed -n 's/^client-\([a-z0-9-]*\) = .*/\1/p' pyproject.toml)
 ORDINARY := openai-1 openai-2 langchain
+# The peers of `make bench`, likewise.
+PEERS := $(shell sed -n 's/^peer-\([a-z0-9-]*\) = .*/\1/p' pyproject.toml)
 TESTED := .venv/ready .venv-ministack/ready tests/node/node_modules/ready
 
 help:  ## list these commands
@@ -34,6 +36,11 @@ test-clients: $(TESTED)  ## ask every client library, or CLIENTS="haystack litel
 
 fuzz: $(TESTED)  ## throw EXAMPLES=50000 made-up requests at the service, others each time
 	@EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest --quiet --capture=no tests/fuzz $(ARGS)
+
+bench: .venv/ready  ## hold the engine against its peers; ARGS=--help lists what can be chosen
+	@$(if $(filter --quick --help,$(ARGS)),,$(MAKE) --no-print-directory --keep-going $(PEERS:%=.venv-peers/%/ready) || \
+	echo "the peers without an environment are left out")
+	@$(BIN)/python -m tests.benchmarks.bench $(ARGS)
 
 bench-ledger: .venv/ready .venv-ministack/ready layer  ## hold the ledger against 1,000 concurrent requests of 8 keys
 	@$(BIN)/python -m tests.benchmarks.ledger $(ARGS)
@@ -57,10 +64,11 @@ lock: .venv/ready  ## resolve pyproject.toml anew into the lock files
 	compile pyproject.toml -c requirements.lock -o requirements.cpu.lock; \
 	compile --group pyproject.toml:build -c requirements.lock -o requirements.build.lock; \
 	compile --group pyproject.toml:ministack -o requirements.ministack.lock; \
-	for name in $(LOCKED); do compile --group pyproject.toml:client-$$name -o tests/clients/locks/$$name.lock; done
+	for name in $(LOCKED); do compile --group pyproject.toml:client-$$name -o tests/clients/locks/$$name.lock; done; \
+	for name in $(PEERS); do compile --group pyproject.toml:peer-$$name -o tests/benchmarks/locks/$$name.lock; done
 
 clean:  ## remove environments, layers and caches
-	rm -rf .venv .venv-ministack .venv-clients tests/node/node_modules model_layer/out .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-ministack .venv-clients .venv-peers tests/benchmarks/out tests/node/node_modules model_layer/out .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 .venv/ready: requirements.lock
 	@echo "making .venv ..."
@@ -82,6 +90,13 @@ clean:  ## remove environments, layers and caches
 	@echo "making .venv-clients/$* ..."
 	@$(PYTHON) -m venv --clear --without-pip .venv-clients/$*
 	@$(SYNC) --python .venv-clients/$*/bin/python $<
+	@touch $@
+
+.venv-peers/%/ready: tests/benchmarks/locks/%.lock .venv/ready
+	@echo "making .venv-peers/$* ..."
+	@$(PYTHON) -m venv --clear --without-pip .venv-peers/$*
+	@$(patsubst %copy,%hardlink,$(SYNC)) --python .venv-peers/$*/bin/python $<
+	@$(BIN)/python -m tests.benchmarks.nocuda .venv-peers/$*
 	@touch $@
 
 tests/node/node_modules/ready: tests/node/package-lock.json tests/node/.npmrc .venv/ready

@@ -27,7 +27,7 @@ def test_a_started_function_has_imported_nothing_of_the_builders(service_env: di
 
 
 def test_every_table_of_versions_is_hash_checked_and_holds_no_address() -> None:
-    for lock in [*HOUSE.glob("requirements*.lock"), *HOUSE.glob("tests/clients/locks/*.lock")]:
+    for lock in [*HOUSE.glob("requirements*.lock"), *HOUSE.glob("tests/*/locks/*.lock")]:
         text = lock.read_text()
         pins = [line for line in text.splitlines() if "==" in line and not line.startswith(" ")]
         assert pins

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import sentencepiece  # type: ignore[import-not-found]
-import torch  # type: ignore[import-not-found]
+import torch
 from sentencepiece import sentencepiece_model_pb2
 from tokenizers import Tokenizer
 from transformers import XLMRobertaConfig, XLMRobertaModel  # type: ignore[import-not-found]

@@ -59,7 +59,7 @@ LONGEST = 200  # wordpieces; the model itself reads 256, and no text here is to 
 
 def rows(folder: str) -> list[dict[str, Any]]:
     # Here and not above: the project's own environment has no sentence-transformers.
-    from sentence_transformers import SentenceTransformer  # type: ignore[import-not-found]
+    from sentence_transformers import SentenceTransformer
 
     model = SentenceTransformer(folder, device="cpu").float()
     vectors = []
