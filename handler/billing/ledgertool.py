@@ -8,6 +8,7 @@ from pathlib import Path
 from handler import settings, store
 from handler.billing import outbox
 from handler.billing.ledger import Ledger, Outcome
+from handler.billing.limits import Counters
 
 _TOLD = {Outcome.BILLED: "written", Outcome.REPLAYED: "there already, or billed with another attempt"}
 
@@ -22,9 +23,12 @@ def main(arguments: list[str] | None = None) -> int:
         if not (usage and entries):
             settings.required(config, "usage_table", "entries_table")
         ledger = Ledger(store.ledger, usage, entries, window_s=config.retry_window)
+        counters = Counters(store.dynamodb, asked.limits or config.limits_table)
         with sys.stdin if asked.file == "-" else Path(asked.file).open(encoding="utf-8", errors="replace") as lines:
             for record in outbox.read(lines):
-                done[ledger.settle(record)] += 1
+                outcome = ledger.settle(record)
+                counters.late(record)
+                done[outcome] += 1
                 if sys.stderr.isatty() and done.total() % 100 == 0:
                     print(f"{done.total()} records", end="\r", file=sys.stderr)  # noqa: T201
     except (OSError, ValueError, store.StoreUnavailableError) as error:
@@ -45,4 +49,8 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("file", metavar="LOGFILE", help="plain lines, or Lambda's JSON log format; - for stdin")
     replay.add_argument("--table", help="the Usage table (default: USAGE_TABLE; the stack's output UsageTable)")
     replay.add_argument("--entries", help="the Entries table (default: ENTRIES_TABLE; the stack's output EntriesTable)")
+    replay.add_argument(
+        "--limits",
+        help="the Limits table, whose months count what comes late (default: LIMITS_TABLE; the output LimitsTable)",
+    )
     return parser

@@ -76,12 +76,10 @@ def refusal(limits: Limits, used: Used, demand: Demand, now: float) -> ApiError:
     """The 429 for one more request beyond what is used. Quota goes before rate; then comes what waiting cannot cure."""
     tokens, model = demand.tokens, demand.model
     told, left = headers(limits, used, now), _left_ms(now)
+    if error := quota(limits, used, demand):
+        error.headers |= told
+        return error
     wait = told | {"retry-after": str(math.ceil(left / 1000)), "retry-after-ms": str(left)}
-    month, money = limits.tokens_per_month, limits.usd_per_month
-    if month is not None and used.month_tokens + tokens > month:
-        return errors.QUOTA.error(headers=told, limit=month, unit="tokens", until=_next_month(now))
-    if money is not None and used.month_usd + demand.usd > money:
-        return errors.QUOTA.error(headers=told, limit=f"{money:f}", unit="USD", until=_next_month(now))
     minute, requests = limits.tokens_per_minute, limits.requests_per_minute
     if minute is not None and tokens > minute:
         return errors.TOO_MANY_TOKENS_FOR_A_MINUTE.error(headers=told, model=model, limit=minute, requested=tokens)
@@ -92,6 +90,16 @@ def refusal(limits: Limits, used: Used, demand: Demand, now: float) -> ApiError:
     return errors.TOKENS_PER_MINUTE.error(
         headers=wait, model=model, limit=minute, used=used.tokens, requested=tokens, duration=duration(left)
     )
+
+
+def quota(limits: Limits, used: Used, demand: Demand) -> ApiError | None:
+    """The 429 for a month that has no room for one more request, if it has none: that of the request's record."""
+    tokens, usd = limits.tokens_per_month, limits.usd_per_month
+    if tokens is not None and used.month_tokens + demand.tokens > tokens:
+        return errors.QUOTA.error(limit=tokens, unit="tokens", until=_next_month(demand.at))
+    if usd is not None and used.month_usd + demand.usd > usd:
+        return errors.QUOTA.error(limit=f"{usd:f}", unit="USD", until=_next_month(demand.at))
+    return None
 
 
 def duration(ms: int) -> str:
@@ -107,7 +115,7 @@ def _left_ms(now: float) -> int:
     return 60_000 - int(now * 1000) % 60_000
 
 
-def _next_month(now: float) -> str:
+def _next_month(at: float) -> str:
     """When the next month begins, in RFC 3339."""
-    date = datetime.fromtimestamp(now, UTC)
+    date = datetime.fromtimestamp(at, UTC)
     return f"{date.year + date.month // 12:04}-{date.month % 12 + 1:02}-01T00:00:00Z"

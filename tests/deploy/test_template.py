@@ -112,6 +112,7 @@ RIGHTS = {
         ("dynamodb:Query", "Usage", "Arn"),
         ("dynamodb:Query", "Rollups", "Arn"),
         ("dynamodb:UpdateItem", "Limits", "Arn"),
+        ("dynamodb:GetItem", "Limits", "Arn"),
         ("dynamodb:Query", "Prices", "Arn"),
         ("dynamodb:PutItem", "Entries", "Arn"),
         ("sqs:SendMessage", "LedgerQueue", "Arn"),
@@ -132,6 +133,8 @@ RIGHTS = {
         ("sqs:GetQueueAttributes", "LedgerQueue", "Arn"),
         ("dynamodb:Query", "Rollups", "Arn"),
         ("dynamodb:PutItem", "Rollups", "Arn"),
+        ("dynamodb:Scan", "Limits", "Arn"),
+        ("dynamodb:UpdateItem", "Limits", "Arn"),
         ("sqs:SendMessage", "LedgerSkipped", "Arn"),
         ("logs:CreateLogStream", "LedgerLogs", "Arn"),
         ("logs:PutLogEvents", "LedgerLogs", "Arn"),
@@ -345,6 +348,7 @@ def test_every_variable_the_template_sets_is_one_the_function_reads(resources: d
         variables = function["Properties"]["Environment"]["Variables"]
         assert set(variables) <= {name.upper() for name in Settings.__dataclass_fields__} | ORT
     assert variables["ROLLUPS_TABLE"] == {"Ref": "Rollups"}
+    assert variables["LIMITS_TABLE"] == {"Ref": "Limits"}
     variables = resources["Embed"]["Properties"]["Environment"]["Variables"]
     assert variables["KEYS_TABLE"] == {"Ref": "Keys"}
     assert variables["USAGE_TABLE"] == {"Ref": "Usage"}
