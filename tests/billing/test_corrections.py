@@ -73,14 +73,12 @@ def test_what_is_counted_between_its_reading_and_its_update_stays(quota: Quota, 
     clock.now = CLOSED
 
     class Slow(Recount):
-        def __init__(self) -> None:
-            super().__init__(quota.books.minutes, quota.books.rollups)
-
         def hours(self, *_: object) -> None:
             quota.use(7)
             quota.count(2)
 
-    Corrections(store.dynamodb, quota.tables.limits, Slow(), "", clock)(int(CLOSED) - HOUR)
+    slow = Slow(quota.books.minutes, quota.books.rollups)
+    Corrections(store.dynamodb, quota.tables.limits, slow, "", clock)(int(CLOSED) - HOUR)
     assert quota.month() == quota.month(quota.owner) == used(9)
 
 
@@ -154,6 +152,28 @@ def test_a_month_is_forgotten_once_nothing_of_it_can_be_waiting_and_is_not_made_
     clock.now += 3 * HOUR
     quota.correct()
     assert not {name for name in quota.item() if "@2026-11" in name}
+
+
+def test_a_month_that_is_forgotten_while_it_is_summed_stays_forgotten(
+    quota: Quota, clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quota.count(9)
+    clock.now = CLOSED
+
+    class Slow(Recount):
+        def hours(self, *_: object) -> None:
+            for owner in (f"key#{quota.key}", quota.owner):
+                store.dynamodb().update_item(
+                    TableName=quota.tables.limits,
+                    Key={"id": {"S": owner}},
+                    UpdateExpression="REMOVE #tokens, #usd",
+                    ExpressionAttributeNames={"#tokens": "tokens@2026-11", "#usd": "usd@2026-11"},
+                )
+
+    slow = Slow(quota.books.minutes, quota.books.rollups)
+    assert Corrections(store.dynamodb, quota.tables.limits, slow, "", clock)(int(CLOSED) - HOUR) == 0
+    assert capsys.readouterr().out == "", "nothing is left to do"
+    assert quota.month() == NOTHING
 
 
 def test_an_account_of_which_the_stream_has_lost_everything_is_summed_from_the_ledger(
