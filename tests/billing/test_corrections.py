@@ -1,30 +1,15 @@
 """A month of a key or account against the ledger: ahead while hours are open, equal once they are closed."""
 
-import itertools
-import json
-import logging
-import math
-import time
 from datetime import UTC, datetime
-from decimal import Decimal
-from types import SimpleNamespace
 
 import pytest
 
 from handler import store
-from handler.billing.corrections import METRIC, Corrections
+from handler.billing.corrections import Corrections
 from handler.billing.recount import Recount
 from handler.contract.limits import Limits
-from tests.billing.conftest import NOON, Clock
-from tests.stack.ministack import Tables
+from tests.billing.conftest import CLOSED, NOON, Clock
 from tests.stack.quotas import HOUR, NOTHING, PRICE, Quota, used
-
-CLOSED = NOON // HOUR * HOUR + 2 * HOUR  # when NOON's hour has been over for one
-
-
-@pytest.fixture
-def quota(tables: Tables, clock: Clock) -> Quota:
-    return Quota(tables, clock)
 
 
 def test_what_was_counted_and_not_recorded_is_taken_off_key_and_account(quota: Quota, clock: Clock) -> None:
@@ -223,64 +208,6 @@ def test_an_event_that_comes_over_a_day_late_corrects_nothing(
     assert quota.month() == used(6)
     quota.correct()
     assert quota.month() == used(1), "forgotten or not, what the ledger does not have is taken off"
-
-
-def test_a_run_ends_at_its_deadline_says_what_is_left_and_the_next_goes_on(
-    quota: Quota, clock: Clock, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
-) -> None:
-    quota.count(9)
-    clock.now = CLOSED
-    with caplog.at_level(logging.INFO):
-        assert quota.corrections()(int(CLOSED) - HOUR, time.monotonic()) == 0
-        [line] = capsys.readouterr().out.splitlines()
-        assert quota.corrections()(int(CLOSED) - HOUR, math.inf) == 2
-    assert capsys.readouterr().out == ""
-    told = json.loads(line)
-    assert (told[METRIC], told["FunctionName"]) == (1, "emblet-Ledger")
-    messages = [each.getMessage() for each in caplog.records if each.getMessage().startswith("correction:")]
-    assert messages == [
-        "correction: 0 items read, 0 months corrected, 1 items left",
-        "correction: 2 items read, 2 months corrected, 0 items left",
-    ]
-
-
-def test_every_hour_begins_at_another_part_of_the_table(
-    quota: Quota, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """So that runs which end after five items reach all in the end."""
-    keys = [f"key_part_{number:04}" for number in range(30)]
-    for key in keys:
-        quota.count(1, key=key)
-    quota.use(1)
-    for _ in range(18):
-        clock.now += HOUR
-        with monkeypatch.context() as patch:
-            patch.setattr("handler.billing.corrections.time", SimpleNamespace(monotonic=itertools.count().__next__))
-            quota.corrections()(int(clock.now) // HOUR * HOUR - HOUR, 5)
-    assert {quota.month(key) for key in keys} == {NOTHING}
-
-
-def test_what_an_item_weighs_stays_under_a_write_unit(quota: Quota, clock: Clock) -> None:
-    """A key that counts large requests every minute, across a month's turn, corrected by the hour: fields of ten
-    minutes, of three hours and of two months. DynamoDB's rule for numbers is a byte for two digits, and one."""
-    clock.now = datetime(2026, 11, 30, 21, 0, 30, tzinfo=UTC).timestamp()
-    heaviest = 0
-    for minute in range(5 * 60):
-        clock.now += 60
-        if minute % 60 == 4:
-            quota.correct()
-        if minute % 20 < 13:
-            quota.count(300_000, at=clock.now - 1)
-            heaviest = max(heaviest, _weight(quota.item(quota.owner)))
-    assert heaviest < 1024
-
-
-def _weight(item: dict[str, dict[str, str]]) -> int:
-    return sum(
-        len(name)
-        + (len(value["S"]) if "S" in value else len(Decimal(value["N"]).normalize().as_tuple().digits) // 2 + 2)
-        for name, value in item.items()
-    )
 
 
 def test_a_table_that_cannot_be_read_is_a_store_out_of_reach(quota: Quota, clock: Clock) -> None:

@@ -3,48 +3,25 @@ passed by a token, and in the end they are what the ledger has."""
 
 import json
 import random
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from handler import store
-from handler.billing import outbox, records
 from handler.billing.corrections import METRIC, Corrections
-from handler.billing.ledger import Ledger, Record
-from handler.billing.limits import Counters
+from handler.billing.ledger import Record
 from handler.billing.recount import Recount
 from handler.billing.rollups import Rollups
 from handler.contract.errors import ApiError
 from handler.contract.limits import Limits
-from handler.events.drain import Drain
 from handler.events.schedule import Schedule
-from tests.billing.conftest import NOON, Clock
-from tests.conftest import HOUSE
+from tests.billing.conftest import CLOSED, Clock
 from tests.stack import faults
-from tests.stack.ministack import MiniStack, Tables
-from tests.stack.queues import Queue
 from tests.stack.quotas import HOUR, NOTHING, Quota, used
-
-CLOSED = NOON // HOUR * HOUR + 2 * HOUR
-
-
-@pytest.fixture
-def quota(tables: Tables, clock: Clock) -> Quota:
-    return Quota(tables, clock)
-
-
-def lossy(times: int, operation: str = "UpdateItem") -> Any:
-    """A client that loses its first answers."""
-    client = faults.client(operation, times, code="InternalServerError", status=500, done=True)
-    return lambda: client
-
 
 # DynamoDB
 
@@ -179,128 +156,6 @@ def test_two_hundred_callers_while_months_are_corrected_pass_no_limit_by_a_token
     assert quota.month() == used(100)
 
 
-# What is late
-
-
-def drain(quota: Quota, client: Any = store.dynamodb) -> Drain:
-    return Drain(
-        Ledger(store.dynamodb, quota.tables.usage, quota.tables.entries),
-        Counters(client, quota.tables.limits, quota.clock),
-    )
-
-
-def deliver(quota: Quota, record: Record, door: Drain) -> bool:
-    """Whether the door is done with the message; the stream tells the rollups of what it has written."""
-    queue = Queue()
-    queue.send(records.dumps(record))
-    done = queue.deliver(door) == 1
-    held = store.dynamodb().get_item(TableName=quota.tables.usage, Key=record.key(), ConsistentRead=True)
-    if "Item" in held and record not in quota.books.records:
-        quota.books.records.append(record)
-        quota.books.stream(quota.books.event(record), None)
-    return done
-
-
-@pytest.mark.parametrize("days", [0, 3, 9])
-def test_a_record_that_waited_in_the_queue_is_counted_when_it_is_written(quota: Quota, clock: Clock, days: int) -> None:
-    """Its hour was summed without it meanwhile, and its month may be over."""
-    quota.use(1)
-    quota.count(5)
-    waited = quota.record(5)
-    clock.now = CLOSED + 300 + days * 86400
-    quota.correct()
-    assert quota.month() == used(1), "the ledger does not have it"
-    assert deliver(quota, waited, drain(quota))
-    assert quota.month() == quota.month(quota.owner) == used(6)
-    for _ in range(3):
-        quota.correct()
-        assert quota.month() >= used(6), "never behind"
-        clock.now += HOUR
-    quota.correct()
-    assert quota.month() == quota.month(quota.owner) == quota.recorded() == used(6)
-    assert quota.hours() == {}
-
-
-def test_a_record_that_is_written_before_its_hour_is_closed_is_not_counted_again(quota: Quota, clock: Clock) -> None:
-    quota.count(5)
-    waited = quota.record(5)
-    clock.now = CLOSED - 601  # clocks are ten minutes apart at most
-    assert deliver(quota, waited, drain(quota))
-    assert quota.month() == used(5)
-    clock.now += 601
-    quota.correct()
-    assert quota.month() == quota.recorded() == used(5)
-
-
-def test_what_has_no_limits_gets_no_counters_by_being_late(quota: Quota, clock: Clock) -> None:
-    waited = quota.record(5)
-    clock.now = CLOSED
-    assert deliver(quota, waited, drain(quota))
-    assert quota.item() == quota.item(quota.owner) == {}
-    bare = Drain(Ledger(store.dynamodb, quota.tables.usage), Counters(store.dynamodb, "", clock))
-    assert deliver(quota, quota.record(5, NOON), bare), "without a table of limits there is nothing to count"
-
-
-def test_a_record_that_is_written_and_not_counted_comes_again(quota: Quota, clock: Clock) -> None:
-    quota.count(5)
-    waited = quota.record(5)
-    clock.now = CLOSED
-    quota.correct()
-    client = faults.client("UpdateItem", 2, code="ThrottlingException", status=400, done=False)
-    door = drain(quota, lambda: client)
-    assert not deliver(quota, waited, door)
-    assert quota.recorded() == used(5)
-    assert deliver(quota, waited, door)
-    assert quota.month() == quota.month(quota.owner) == used(5)
-
-
-def test_a_function_that_ends_between_writing_and_counting_or_after_both_leaves_the_month_ahead_at_most(
-    quota: Quota, clock: Clock
-) -> None:
-    quota.count(5)
-    waited = quota.record(5)
-    clock.now = CLOSED
-    quota.correct()
-
-    class Dies(Counters):
-        def late(self, *_: Record) -> None:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        deliver(quota, waited, Drain(Ledger(store.dynamodb, quota.tables.usage), Dies(store.dynamodb, "")))
-    assert deliver(quota, waited, drain(quota))
-    assert quota.month() == used(5)
-    assert deliver(quota, waited, drain(quota, lossy(1))), "it comes again, and an answer is lost"
-    assert quota.month() == used(15)
-    clock.now += 2 * HOUR
-    quota.correct()
-    assert quota.month() == quota.month(quota.owner) == used(5)
-
-
-def test_what_is_replayed_from_a_log_is_counted_too(
-    quota: Quota, clock: Clock, ministack: MiniStack, tmp_path: Path
-) -> None:
-    """The tool goes by the machine's clock."""
-    clock.now = time.time()
-    came = clock.now - 5 * HOUR
-    month = f"{datetime.fromtimestamp(came, UTC):%Y-%m}"
-    quota.count(1, came)
-    lost = quota.record(7, came)
-    log = tmp_path / "log"
-    log.write_text(outbox._line(lost, "emblet-Embed") + "\n")
-    tables = quota.tables
-    call = [sys.executable, "-m", "handler.billing.ledger", "replay", str(log), "--table", tables.usage]
-    call += ["--entries", tables.entries, "--limits", tables.limits]
-    for times in (1, 2):
-        done = subprocess.run(call, cwd=HOUSE, env=ministack.env, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        assert quota.month(month=month) == quota.month(quota.owner, month) == used(1 + 7 * times)
-    quota.books.stream(quota.books.event(lost), None)
-    clock.now += 3 * HOUR
-    quota.correct()
-    assert quota.month(month=month) == used(7)
-
-
 # All of it
 
 
@@ -312,7 +167,7 @@ def test_through_a_day_of_faults_and_a_months_turn_no_month_is_behind_and_all_ar
     hours, a stream that drops some, batches whose records are of yesterday, clocks apart; an hourly event that is
     late, comes twice, fails in part, or not at all."""
     chance = random.Random(seed)
-    clock.now = datetime(2026, 11, 30, 10, 30, tzinfo=UTC).timestamp()
+    clock.now = datetime(2026, 11, 30, 16, 30, tzinfo=UTC).timestamp()
     keys = [f"{quota.key}-{number}" for number in range(2)]
     owners = [*keys, quota.owner]
     waiting: list[Record] = []
@@ -331,11 +186,11 @@ def test_through_a_day_of_faults_and_a_months_turn_no_month_is_behind_and_all_ar
             for month in ("2026-11", "2026-12"):
                 assert quota.month(owner, month) >= quota.recorded(owner, month), "never behind"
 
-    for _ in range(110):
+    for _ in range(70):
         clock.now += chance.uniform(60, 1500)
         key, tokens = chance.choice(keys), chance.randint(1, 9)
         came = clock.now - chance.choice([0, 1, 100, 86400])
-        quota.count(tokens, came, key=key, client=lossy(1) if chance.random() < 0.2 else store.dynamodb)
+        quota.count(tokens, came, key=key, client=faults.lossy(1) if chance.random() < 0.2 else store.dynamodb)
         record = quota.record(tokens, came, key=key, door="http" if came > clock.now - HOUR else "batch")
         fate = chance.random()
         if fate < 0.5:
@@ -344,13 +199,13 @@ def test_through_a_day_of_faults_and_a_months_turn_no_month_is_behind_and_all_ar
         elif fate < 0.8:
             waiting.append(record)
         for each in [each for each in waiting if chance.random() < 0.1]:
-            if deliver(quota, each, drain(quota, lossy(1) if chance.random() < 0.3 else store.dynamodb)):
+            if quota.deliver(each, quota.drain(faults.lossy(1) if chance.random() < 0.3 else store.dynamodb)):
                 waiting.remove(each)
         if chance.random() < 0.4:
-            hourly(lossy(chance.randint(0, 3)), chance.choice([0, 0, 0, 1]))
+            hourly(faults.lossy(chance.randint(0, 3)), chance.choice([0, 0, 0, 1]))
         check()
     for each in waiting:
-        assert deliver(quota, each, drain(quota))
+        assert quota.deliver(each)
         check()
     for _ in range(4):
         hourly()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from handler import logs
-from handler.billing import outbox
+from handler.billing import corrections, outbox
 from handler.events import stream
 from handler.results import PREFIX
 from handler.settings import Settings
@@ -453,6 +453,10 @@ def test_every_alarm_is_of_a_metric_that_somebody_writes_and_goes_to_the_topic_t
     assert (touched["Namespace"], touched["MetricName"]) == (logs.NAMESPACE, stream.METRIC)
     assert touched["Dimensions"] == [{"Name": "FunctionName", "Value": {"Ref": "Ledger"}}]
     assert touched["Threshold"] == 0
+    ahead = quiet["LimitsStayAhead"]["Properties"]
+    assert (ahead["Namespace"], ahead["MetricName"], ahead["Threshold"]) == (logs.NAMESPACE, corrections.METRIC, 0)
+    assert ahead["Dimensions"] == touched["Dimensions"]
+    assert ahead["Period"] * ahead["EvaluationPeriods"] > 3 * 3600, "what is left once is no alarm yet"
     behind = quiet["LedgerIsBehind"]["Properties"]
     assert (behind["Namespace"], behind["MetricName"], behind["Threshold"]) == ("AWS/Lambda", "IteratorAge", 900_000)
 

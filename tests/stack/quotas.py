@@ -7,13 +7,16 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from handler import store
+from handler.billing import records
 from handler.billing.corrections import Corrections
 from handler.billing.keys import Caller
-from handler.billing.ledger import Record
+from handler.billing.ledger import Ledger, Record
 from handler.billing.limits import Counters
 from handler.contract.limits import Demand, Limits
+from handler.events.drain import Drain
 from tests.stack.books import Books
 from tests.stack.ministack import Tables
+from tests.stack.queues import Queue
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
@@ -80,6 +83,22 @@ class Quota:
         """As the hourly event does it, now or at a time in the past."""
         now = int(self.clock() if until is None else until)
         return self.corrections()(now // HOUR * HOUR - HOUR)
+
+    def drain(self, client: "Callable[[], DynamoDBClient]" = store.dynamodb) -> Drain:
+        """The door of the ledger queue; `client`: of its counters."""
+        ledger = Ledger(store.dynamodb, self.tables.usage, self.tables.entries)
+        return Drain(ledger, Counters(client, self.tables.limits, self.clock))
+
+    def deliver(self, record: Record, door: Drain | None = None) -> bool:
+        """Whether the door is done with a record from the queue; the stream tells the rollups of what is written."""
+        queue = Queue()
+        queue.send(records.dumps(record))
+        done = queue.deliver(door or self.drain()) == 1
+        held = store.dynamodb().get_item(TableName=self.tables.usage, Key=record.key(), ConsistentRead=True)
+        if "Item" in held and record not in self.books.records:
+            self.books.records.append(record)
+            self.books.stream(self.books.event(record), None)
+        return done
 
     def item(self, owner: str = "") -> dict[str, Any]:
         key = {"id": {"S": owner if "#" in owner else f"key#{owner or self.key}"}}
