@@ -10,9 +10,9 @@ One update subtracts the difference, found from a reading of the item, and drops
 counted after the reading is in the month and in a field that is not closed, and stays. The update's condition is that
 nobody has summed the month since that reading: twice, two at once, or an answer that is lost change nothing.
 
-No month is ever behind, because a record is in the sums of its hour before the hour that it was counted in is closed.
-A record that comes to the ledger later than that is counted again then (`Counters.late`), in an hour that is not
-closed; so does a batch's, whose hour is closed already when it is counted.
+No month is ever behind, because a record is in the sums of its own hour before that in which it was counted is closed.
+A record that comes to the ledger later than that is counted once more, in an hour that is not closed (`Counters.late`).
+A batch's, whose own hour may be closed long before it is counted, is in the month twice until the other is, too.
 """
 
 import logging
