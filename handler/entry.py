@@ -80,7 +80,9 @@ def _rehearse(http: Door) -> None:
 def _ledger(config: Settings) -> Mapping[str, Door]:
     """What keeps the books. It embeds nothing: neither the model nor the HTTP door is imported."""
     from handler import store
+    from handler.billing.corrections import Corrections
     from handler.billing.ledger import Ledger
+    from handler.billing.limits import Counters
     from handler.billing.recount import Recount
     from handler.events.drain import Drain
     from handler.events.schedule import Schedule
@@ -88,13 +90,15 @@ def _ledger(config: Settings) -> Mapping[str, Door]:
 
     recount = Recount.open(config)
     store.dynamodb()  # while init has the CPU for it
-    stream = Stream(recount, ThreadPoolExecutor(4, "buckets"), config.aws_lambda_function_name)
+    function, limits = config.aws_lambda_function_name, config.limits_table
+    stream = Stream(recount, ThreadPoolExecutor(4, "buckets"), function)
     # Without a queue behind it: what cannot be written stays in the queue that it came from.
     ledger = Ledger(store.ledger, config.usage_table, config.entries_table, window_s=config.retry_window)
+    jobs = [Corrections(store.dynamodb, limits, recount, function)] if limits else []
     return {
         "DynamoDB stream": stream,
-        "SQS": Drain(ledger),
-        "schedule": Schedule(recount, recount.rollups.accounts),
+        "SQS": Drain(ledger, Counters(store.dynamodb, limits)),
+        "schedule": Schedule(recount, recount.rollups.accounts, jobs),
     }
 
 

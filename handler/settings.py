@@ -168,4 +168,7 @@ def describe() -> str:
 
 
 if __name__ == "__main__":
+    import signal
+
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` has seen enough: no traceback of that
     print(describe())  # noqa: T201

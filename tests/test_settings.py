@@ -1,4 +1,6 @@
 import ast
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +41,15 @@ def test_the_module_lists_every_variable_with_its_documentation() -> None:
     for name, field in settings.Settings.__dataclass_fields__.items():
         assert f"{name.upper()}" in done.stdout
         assert field.metadata["about"] in done.stdout
+
+
+def test_whoever_reads_only_the_head_of_that_list_sees_no_traceback() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    call = [sys.executable, "-m", "handler.settings"]
+    done = subprocess.run(call, cwd=HOUSE, stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (-signal.SIGPIPE, b"")
 
 
 def test_no_other_room_reads_the_environment() -> None:

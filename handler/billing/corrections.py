@@ -1,132 +1,180 @@
-"""The hourly correction: what counters of a month are ahead of the ledger by, taken off once an hour is closed.
+"""The hourly correction: each month of the Limits table is set to what the ledger has of it, and what is on its way.
 
-A counter has counted what was then refused, failed, or counted twice. Once an hour has been over for an hour, nothing
-counts in it any more and its records are summed: one update subtracts what its fields have beyond its rollup from the
-month, and removes them, on the condition that they still are what they were. So running twice, or two at once, changes
-nothing; what is counted meanwhile is in another hour's fields and is not touched.
+    month := sums of its hours that are closed + what its fields of hours that are not closed hold
 
-Whoever calls this has made sure that rollups of closed hours are whole: set anew from the ledger, and no record waiting
-in the ledger queue. A rollup that lacks a record would put the month behind by it. An hour that is not corrected in two
-days stays as it was counted (limits.py), and is ahead at most.
+A field of an hour holds what was counted in it and may not be in the ledger's sums yet; an hour is closed once it has
+been over for an hour. So whatever put a month ahead is taken off, be it refused, failed, or counted twice, and whatever
+it lacks is added, such as what was used before there was a limit.
+
+One update subtracts the difference, found from a reading of the item, and drops the fields of closed hours. What is
+counted after the reading is in the month and in a field that is not closed, and stays. The update's condition is that
+nobody has summed the month since that reading: twice, two at once, or an answer that is lost change nothing.
+
+No month is ever behind, because a record is in the sums of its own hour before that in which it was counted is closed.
+A record that comes to the ledger later than that is counted once more, in an hour that is not closed (`Counters.late`).
+A batch's, whose own hour may be closed long before it is counted, is in the month twice until the other is, too.
 """
 
 import logging
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime
+from contextlib import suppress
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Protocol
+from functools import cached_property
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
-from handler.billing.buckets import WIDTHS, Bucket, Sums
-from handler.store import StoreUnavailableError, reason
+from handler import logs
+from handler.billing import fields
+from handler.billing.buckets import EXACT, WIDTHS, Sums
+from handler.billing.months import Month
+from handler.billing.recount import Recount
+from handler.store import StoreUnavailableError, answering
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
 
 log = logging.getLogger(__name__)
 
-_HOUR = "1h"
-_REMEMBERED = 200  # accounts' hours, of some thousand keys each at most
-_CLOSED_S = 3600  # since its end: longer than a call lasts, and than the rollups of its last minute take
+METRIC = "UncorrectedLimits"
+_PARTS = 16  # of the table, read one after the other, from another one on every hour: none is always the last
+_HOUR, _DAY = WIDTHS["1h"], WIDTHS["1d"]
+_REMEMBERED = 50_000  # sums of a key in a month
 
 
-class Buckets(Protocol):
-    """Rollups, as far as they are needed here."""
+class Corrections:
+    """The Limits table. `function`: this one's name, by which its metric is told from others'; `clock` in Unix seconds.
 
-    def read(self, account: str, width: str, start: int, end: int) -> Iterator[Bucket]: ...
-
-
-def correct(
-    client: Callable[[], "DynamoDBClient"], table: str, rollups: Buckets, now: float, deadline: float = math.inf
-) -> int:
-    """Correct all closed hours in the Limits table; how many there were. `now`: Unix seconds; `deadline`, of
-    time.monotonic(): what is not reached by then is left to the next hour, and so is what DynamoDB does not take.
-
-    Raises StoreUnavailableError where the table or the rollups cannot be read.
+    The rollups of closed hours have to be whole (schedule.py); of an account that has none, they are made here.
     """
-    from botocore.exceptions import BotoCoreError, ClientError
 
-    read, done, failed = 0, 0, 0
-    totals = _Totals(rollups)
-    try:
-        for page in client().get_paginator("scan").paginate(TableName=table, ConsistentRead=True):
-            for item in page["Items"]:
-                read += 1
-                for hour in _closed(item, now):
-                    if time.monotonic() >= deadline:
-                        log.warning("correction: out of time after %d items; %d hours corrected", read, done)
-                        return done
-                    try:
-                        done += _correct(client(), table, item, hour, totals)
-                    except (BotoCoreError, ClientError) as error:
-                        failed += 1
-                        log.warning("correction: an hour is left to the next run: %s", reason(error, table))
-            log.info("correction: %d items read, %d hours corrected, %d failed", read, done, failed)
-    except (BotoCoreError, ClientError) as error:
-        raise StoreUnavailableError(reason(error, table)) from error
-    return done
+    def __init__(
+        self,
+        client: Callable[[], "DynamoDBClient"],
+        table: str,
+        recount: Recount,
+        function: str,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._client, self._table, self._recount = client, table, recount
+        self._function, self._clock = function, clock
+
+    def __call__(self, until: int, deadline: float = math.inf) -> int:
+        """Correct each month that needs it; how many there were. Hours that have ended by `until` (Unix seconds) are
+        closed. What is not reached by `deadline`, of time.monotonic(), or not taken by DynamoDB, is left to the next
+        run: a line that is a metric says how many items those are, about.
+
+        Raises StoreUnavailableError where the table cannot be read.
+        """
+        if until < self._clock() - _DAY:  # hours that were not closed then may have been forgotten by now (fields.py)
+            log.warning("correction: the event is over a day late, everything is left to the next one")
+            return 0
+        read, done, left, sums = 0, 0, 0, _Sums(self._recount, until)
+        for number, item in self._items(until // _HOUR):
+            if time.monotonic() >= deadline:
+                left += max(1, read * (_PARTS - 1 - number) // (number + 1))
+                break
+            read += 1
+            try:
+                done += sum(self._correct(item, month, sums) for month in _months(item))
+            except (StoreUnavailableError, ValueError) as error:
+                left += 1
+                log.warning("correction: %s is left to the next run: %s", item["id"]["S"], error)
+        log.info("correction: %d items read, %d months corrected, %d items left", read, done, left)
+        if left:
+            sys.stdout.write(f"{logs.metric(METRIC, left, self._function)}\n")
+            sys.stdout.flush()
+        return done
+
+    def _items(self, first: int) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        """All items, each with how many parts of the table have been read before its own."""
+        pages = self._client().get_paginator("scan")
+        for number in range(_PARTS):
+            part = (first + number) % _PARTS
+            with answering(self._table):
+                for page in pages.paginate(
+                    TableName=self._table, ConsistentRead=True, Segment=part, TotalSegments=_PARTS
+                ):
+                    for item in page["Items"]:
+                        yield number, item
+
+    def _correct(self, item: Mapping[str, Any], month: str, sums: "_Sums") -> bool:
+        """Whether this call has done it."""
+        closed, on_its_way = list[str](), {"tokens": Decimal(0), "usd": Decimal(0)}
+        for name, end in fields.hours(item, month):
+            if end <= sums.until:
+                closed.append(name)
+            else:
+                on_its_way[name.partition("@")[0]] += Decimal(item[name]["N"])
+        mark, seen = f"summed@{month}", item.get(f"summed@{month}")
+        if seen and (not closed or int(seen["N"]) >= sums.until):
+            return False
+        recorded = sums.of(item["id"]["S"], item["account"]["S"], month)
+        names = {"#tokens": f"tokens@{month}", "#usd": f"usd@{month}", "#summed": mark}
+        values = {":until": {"N": str(sums.until)}, ":none": {"N": "0"}}
+        for unit, sum_ in (("tokens", Decimal(recorded.tokens)), ("usd", recorded.cost)):
+            counted = Decimal(item.get(f"{unit}@{month}", values[":none"])["N"])
+            ahead = EXACT.subtract(counted, EXACT.add(sum_, on_its_way[unit]))
+            values[f":{unit}"] = {"N": f"{ahead:f}"}
+        drop = {f"#{number}": name for number, name in enumerate(closed)}
+        since = "#summed = :seen" if seen else "attribute_not_exists(#summed)"
+        client = self._client()
+        with answering(self._table), suppress(client.exceptions.ConditionalCheckFailedException):
+            client.update_item(
+                TableName=self._table,
+                Key={"id": item["id"]},
+                UpdateExpression=(
+                    "SET #tokens = #tokens - :tokens, #usd = if_not_exists(#usd, :none) - :usd, #summed = :until"
+                    + (f" REMOVE {', '.join(drop)}" if drop else "")
+                ),
+                # Forgotten meanwhile is not made anew.
+                ConditionExpression=f"{since} AND attribute_exists(#tokens)",
+                ExpressionAttributeNames=names | drop,
+                ExpressionAttributeValues=values | ({":seen": seen} if seen else {}),
+            )
+            return True
+        return False  # by another, or by an attempt of this one whose answer was lost
 
 
-def _closed(item: Mapping[str, Any], now: float) -> list[str]:
-    """The hours that an item has fields of and that are over for an hour, ascending, as 2026-11-24T12."""
-    hours = {field.removeprefix("tokens@") for field in item if field.startswith("tokens@")}
-    closed = (hour for hour in hours if len(hour) == len("2026-11-24T12"))
-    return sorted(hour for hour in closed if _start(hour) + WIDTHS[_HOUR] + _CLOSED_S <= now)
+def _months(item: Mapping[str, Any]) -> list[str]:
+    whens = (name.removeprefix("tokens@") for name in item if name.startswith("tokens@"))
+    return [when for when in whens if len(when) == fields.MONTH]
 
 
-def _correct(client: "DynamoDBClient", table: str, item: Mapping[str, Any], hour: str, totals: "_Totals") -> bool:
-    """Whether this call has done it."""
-    recorded = totals.of(item["id"]["S"], item["account"]["S"], _start(hour))
-    names, values, sets, removes, conditions = dict[str, str](), dict[str, Any](), [], [], []
-    for number, (unit, sum_) in enumerate((("tokens", Decimal(recorded.tokens)), ("usd", recorded.cost))):
-        field, month, counted, ahead = f"#hour{number}", f"#month{number}", f":counted{number}", f":ahead{number}"
-        names[field] = f"{unit}@{hour}"
-        values[counted] = item[names[field]]
-        conditions.append(f"{field} = {counted}")
-        removes.append(field)
-        if (name := f"{unit}@{hour[: len('2026-11')]}") in item:  # a month is kept as long as its hours, and then gone
-            names[month] = name
-            values[ahead] = {"N": f"{Decimal(values[counted]['N']) - sum_:f}"}
-            sets.append(f"{month} = {month} - {ahead}")
-    try:
-        client.update_item(
-            TableName=table,
-            Key={"id": item["id"]},
-            UpdateExpression=f"{'SET ' if sets else ''}{', '.join(sets)} REMOVE {', '.join(removes)}",
-            ConditionExpression=" AND ".join(conditions),
-            ExpressionAttributeNames=names,
-            ExpressionAttributeValues=values,
-        )
-    except client.exceptions.ConditionalCheckFailedException:
-        return False  # done before, or by another; or by an attempt of this one whose answer was lost
-    return True
+class _Sums:
+    """What the ledger has of a month's closed hours, by key and account; each account's month is read once."""
 
+    def __init__(self, recount: Recount, until: int) -> None:
+        self._recount, self.until = recount, until
+        self._months: dict[tuple[str, str], dict[str, Sums]] = {}
+        self._held = 0
 
-class _Totals:
-    """What the ledger has of an hour, by key and account; each account's hour is read once."""
-
-    def __init__(self, rollups: Buckets) -> None:
-        self._rollups = rollups
-        self._hour: dict[tuple[str, int], dict[str, Sums]] = {}
-
-    def of(self, owner: str, account: str, start: int) -> Sums:
-        """`owner`: an item's id, `key#…` or `account#…`."""
-        sums = self._hour.get((account, start))
+    def of(self, owner: str, account: str, month: str) -> Sums:
+        """`owner`: an item's id, `key#…` or `account#…`. Raises StoreUnavailableError, or ValueError for a record that
+        cannot be read."""
+        sums = self._months.get((account, month))
         if sums is None:
-            if len(self._hour) >= _REMEMBERED:
-                self._hour.clear()
-            sums = self._hour[account, start] = self._read(account, start)
+            if self._held >= _REMEMBERED:
+                self._months.clear()
+                self._held = 0
+            sums = self._months[account, month] = self._read(account, Month.parse(month))
+            self._held += len(sums)
         return sums.get(owner, Sums())
 
-    def _read(self, account: str, start: int) -> dict[str, Sums]:
+    def _read(self, account: str, month: Month) -> dict[str, Sums]:
+        start, end = month.start, min(month.end, self.until)
+        if account not in self._listed and start < end:
+            self._recount.hours(account, start, end)  # the stream has told of no record of it yet, or lost it
+        midnight, rollups = max(start, end // _DAY * _DAY), self._recount.rollups
         sums: dict[str, Sums] = {}
-        for bucket in self._rollups.read(account, _HOUR, start, start + WIDTHS[_HOUR]):
+        for bucket in chain(rollups.read(account, "1d", start, midnight), rollups.read(account, "1h", midnight, end)):
             for group, used in bucket.groups.items():
                 for owner in (f"key#{group.key_id}", f"account#{account}"):
                     sums[owner] = sums.get(owner, Sums()) + used
         return sums
 
-
-def _start(hour: str) -> int:
-    return int(datetime.fromisoformat(f"{hour}:00:00+00:00").timestamp())
+    @cached_property
+    def _listed(self) -> frozenset[str]:
+        return frozenset(self._recount.rollups.accounts())

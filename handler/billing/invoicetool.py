@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
 from handler import settings, store
+from handler.billing import console
 from handler.billing.buckets import WIDTHS, Bucket, Sums, merged
 from handler.billing.exports import Export, Part, Place
 from handler.billing.invoices import FORMATS, Invoice, differences, total
@@ -41,14 +42,11 @@ def main(arguments: list[str] | None = None) -> int:
     exporting = words[:1] == ["export"]
     asked = _export_parser().parse_args(words[1:]) if exporting else _parser().parse_args(words)
 
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    try:
+    def work() -> int:
         books = _Books(settings.read(), asked.account)
         return _export(books, asked) if exporting else _invoices(books, asked)
-    except (BotoCoreError, ClientError, store.StoreUnavailableError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        return 1
+
+    return console.run(work)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -2,12 +2,12 @@
 
 import argparse
 import re
-import sys
 import time
 from decimal import Decimal
 from typing import Any
 
-from handler import settings, store
+from handler import store
+from handler.billing import console
 from handler.billing.keys import FOUND_S, ROLES, Key, Keys
 from handler.contract.limits import Limits
 
@@ -25,21 +25,13 @@ def main(arguments: list[str] | None = None) -> int:
     """0: done; 1: refused, with the reason on stderr; 2: the call's words are off."""
     asked = _parser().parse_args(arguments)
 
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    try:
-        config = settings.read()
-        name = asked.table or config.keys_table
-        if not name:
-            settings.required(config, "keys_table")
-        asked.call(Keys(store.dynamodb, name), asked)
-    except ClientError as error:
-        print(f"error: table {name}: {error}", file=sys.stderr)  # noqa: T201
-    except (BotoCoreError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-    else:
+    def work() -> int:
+        name = console.table(asked.table, "keys_table")
+        with console.on(name):
+            asked.call(Keys(store.dynamodb, name), asked)
         return 0
-    return 1
+
+    return console.run(work)
 
 
 def _parser() -> argparse.ArgumentParser:

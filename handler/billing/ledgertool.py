@@ -6,10 +6,13 @@ from collections import Counter
 from pathlib import Path
 
 from handler import settings, store
-from handler.billing import outbox
+from handler.billing import console, outbox
 from handler.billing.ledger import Ledger, Outcome
+from handler.billing.limits import Counters
 
 _TOLD = {Outcome.BILLED: "written", Outcome.REPLAYED: "there already, or billed with another attempt"}
+
+_HINT = ". Run it again: what is written already is not written twice."
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -17,22 +20,27 @@ def main(arguments: list[str] | None = None) -> int:
     asked = _parser().parse_args(arguments)
     done: Counter[Outcome] = Counter()
     try:
-        config = settings.read()
-        usage, entries = asked.table or config.usage_table, asked.entries or config.entries_table
-        if not (usage and entries):
-            settings.required(config, "usage_table", "entries_table")
-        ledger = Ledger(store.ledger, usage, entries, window_s=config.retry_window)
-        with sys.stdin if asked.file == "-" else Path(asked.file).open(encoding="utf-8", errors="replace") as lines:
-            for record in outbox.read(lines):
-                done[ledger.settle(record)] += 1
-                if sys.stderr.isatty() and done.total() % 100 == 0:
-                    print(f"{done.total()} records", end="\r", file=sys.stderr)  # noqa: T201
-    except (OSError, ValueError, store.StoreUnavailableError) as error:
-        print(f"error: {error}. Run it again: what is written already is not written twice.", file=sys.stderr)  # noqa: T201
-        return 1
+        return console.run(
+            lambda: _replay(asked, done), ". Run it again: what is written already is not written twice."
+        )
     finally:
         told = "".join(f"; {done[outcome]} {words}" for outcome, words in _TOLD.items())
         print(f"{done.total()} records in {asked.file}{told}")  # noqa: T201
+
+
+def _replay(asked: argparse.Namespace, done: Counter[Outcome]) -> int:
+    config = settings.read()
+    usage = console.table(asked.table, "usage_table")
+    entries = console.table(asked.entries, "entries_table", "--entries")
+    ledger = Ledger(store.ledger, usage, entries, window_s=config.retry_window)
+    counters = Counters(store.dynamodb, asked.limits or config.limits_table)
+    with sys.stdin if asked.file == "-" else Path(asked.file).open(encoding="utf-8", errors="replace") as lines:
+        for record in outbox.read(lines):
+            outcome = ledger.settle(record)
+            counters.late(record)
+            done[outcome] += 1
+            if sys.stderr.isatty() and done.total() % 100 == 0:
+                print(f"{done.total()} records", end="\r", file=sys.stderr)  # noqa: T201
     return 0
 
 
@@ -45,4 +53,8 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("file", metavar="LOGFILE", help="plain lines, or Lambda's JSON log format; - for stdin")
     replay.add_argument("--table", help="the Usage table (default: USAGE_TABLE; the stack's output UsageTable)")
     replay.add_argument("--entries", help="the Entries table (default: ENTRIES_TABLE; the stack's output EntriesTable)")
+    replay.add_argument(
+        "--limits",
+        help="the Limits table, whose months count what comes late (default: LIMITS_TABLE; the output LimitsTable)",
+    )
     return parser

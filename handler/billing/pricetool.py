@@ -1,11 +1,11 @@
 """`python -m handler.billing.prices`: the operator's tool for prices, which begin at a time and are never rewritten."""
 
 import argparse
-import sys
 from datetime import datetime
 from decimal import Decimal
 
 from handler import settings, store
+from handler.billing import console
 from handler.billing.accounts import ACCOUNT
 from handler.billing.prices import AMOUNT, DECIMALS, LEAD_S, LISTED, Price, Prices, Row, rfc3339
 
@@ -14,21 +14,13 @@ def main(arguments: list[str] | None = None) -> int:
     """0: done; 1: refused, with the reason on stderr; 2: the call's words are off."""
     asked = _parser().parse_args(arguments)
 
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    try:
-        config = settings.read()
-        name = asked.table or config.prices_table
-        if not name:
-            settings.required(config, "prices_table")
-        asked.call(Prices(store.dynamodb, name, {}), asked)
-    except ClientError as error:
-        print(f"error: table {name}: {error}", file=sys.stderr)  # noqa: T201
-    except (BotoCoreError, ValueError, store.StoreUnavailableError) as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-    else:
+    def work() -> int:
+        name = console.table(asked.table, "prices_table")
+        with console.on(name):
+            asked.call(Prices(store.dynamodb, name, {}), asked)
         return 0
-    return 1
+
+    return console.run(work)
 
 
 def _parser() -> argparse.ArgumentParser:

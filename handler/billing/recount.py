@@ -73,10 +73,13 @@ class Recount:
                 self.rollups.set(account, width, bucket)
 
     def hours(self, account: str, start: int, end: int) -> None:
-        """Make everything anew that these whole hours are part of."""
+        """Make everything anew that these whole hours are part of. Minutes that are right already, which most are, are
+        not written again."""
+        held = {bucket.start: bucket.n for bucket in self.rollups.read(account, "1m", start, end)}
         minutes = list(self._minutes.read(account, start, end))
         for minute in minutes:
-            self.rollups.set(account, "1m", minute)
+            if held.get(minute.start, 0) < minute.n:
+                self.rollups.set(account, "1m", minute)
         for width in _NARROWER:
             for begun in sorted({begin(width, minute.start) for minute in minutes}):
                 self.bucket(account, width, begun)

@@ -6,6 +6,7 @@
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -15,15 +16,17 @@ from handler.billing.buckets import WIDTHS, Bucket, Group, Sums
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
+    from types_boto3_dynamodb.type_defs import AttributeValueTypeDef
 
 # What a width's partitions are named after, and the rows in them: at most 1,440, 744 and 366 of these.
 _NAMES = {"1m": ("%Y-%m-%d", "%H:%M"), "1h": ("%Y-%m", "%dT%H"), "1d": ("%Y", "%m-%d")}
 _BEFORE, _AFTER = "0", "9"  # in the order of rows, which begin with two digits of no number above 59
-_ACCOUNTS = "accounts"
+_ACCOUNTS, _SCHEDULE = "accounts", "schedule"
 
 
 class Rollups:
-    """The Rollups table: partition `account#width#period`, and one partition `accounts` that lists who has any."""
+    """The Rollups table: partition `account#width#period`, one partition `accounts` that lists who has any, and one
+    `schedule` of how far they have been made anew."""
 
     def __init__(self, client: Callable[[], "DynamoDBClient"], table: str) -> None:
         self._client, self._table = client, table
@@ -45,6 +48,28 @@ class Rollups:
     def accounts(self) -> list[str]:
         """Every account that has any, ascending. Raises StoreUnavailableError."""
         return [item["sk"]["S"] for item in self._query(_ACCOUNTS, "!", "~")]
+
+    def renewed(self) -> int | None:
+        """Until when (Unix seconds) those of all accounts have been made anew of the ledger, hour by hour; None before
+        the first time. Raises StoreUnavailableError."""
+        return max((int(item["until"]["N"]) for item in self._query(_SCHEDULE, "!", "~")), default=None)
+
+    def set_renewed(self, until: int) -> None:
+        """It is never set back. Raises StoreUnavailableError."""
+        item: dict[str, AttributeValueTypeDef] = {
+            "pk": {"S": _SCHEDULE},
+            "sk": {"S": "renewed"},
+            "until": {"N": str(until)},
+        }
+        client = self._client()
+        with store.answering(self._table), suppress(client.exceptions.ConditionalCheckFailedException):
+            client.put_item(
+                TableName=self._table,
+                Item=item,
+                ConditionExpression="attribute_not_exists(pk) OR #until < :until",
+                ExpressionAttributeNames={"#until": "until"},
+                ExpressionAttributeValues={":until": item["until"]},
+            )
 
     def set(self, account: str, width: str, bucket: Bucket) -> bool:
         """Make this the row of its time, unless there is one of as many records: False then. A row never gets older,

@@ -9,7 +9,8 @@ from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING
 
-from handler import settings, store
+from handler import settings
+from handler.billing import console
 from handler.billing.minutes import Minutes
 from handler.billing.recount import Difference, Recount
 from handler.billing.rollups import Rollups
@@ -24,17 +25,17 @@ _PROGRESS_S = 2.0
 def main(arguments: list[str] | None = None) -> int:
     """0: rollups are what the ledger says; 1: they are not, or could not be read; 2: the call's words are off."""
     asked = _parser().parse_args(arguments)
-    try:
-        config = settings.read()
-        settings.required(config, "usage_table", "rollups_table")
-        with ThreadPoolExecutor(16) as threads:
-            rollups = Rollups(_client, config.rollups_table)
-            recount = Recount(Minutes(_client, config.usage_table, threads), rollups)
-            accounts = [asked.account] if asked.account else rollups.accounts()
-            found = list(_differences(recount, accounts, asked))
-    except (store.StoreUnavailableError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        return 1
+    return console.run(lambda: _check(asked))
+
+
+def _check(asked: argparse.Namespace) -> int:
+    config = settings.read()
+    settings.required(config, "usage_table", "rollups_table")
+    with ThreadPoolExecutor(16) as threads:
+        rollups = Rollups(_client, config.rollups_table)
+        recount = Recount(Minutes(_client, config.usage_table, threads), rollups)
+        accounts = [asked.account] if asked.account else rollups.accounts()
+        found = list(_differences(recount, accounts, asked))
     left = [each for each in found if not each.mended]
     print(f"{len(found)} differences, {len(found) - len(left)} mended")  # noqa: T201
     if any(each.what in ("ahead", "wrong") for each in left):

@@ -76,14 +76,10 @@ def refusal(limits: Limits, used: Used, demand: Demand, now: float) -> ApiError:
     """The 429 for one more request beyond what is used. Quota goes before rate; then comes what waiting cannot cure."""
     tokens, model = demand.tokens, demand.model
     told, left = headers(limits, used, now), _left_ms(now)
+    if error := quota(limits, used, demand):
+        error.headers |= told
+        return error
     wait = told | {"retry-after": str(math.ceil(left / 1000)), "retry-after-ms": str(left)}
-    of_tokens = ("tokens", limits.tokens_per_month, used.month_tokens, tokens)
-    of_money = ("USD", limits.usd_per_month, used.month_usd, demand.usd)
-    for unit, month, taken, asked in (of_tokens, of_money):
-        if month is not None and taken + asked > month:
-            problem = errors.QUOTA if taken >= month else errors.BEYOND_QUOTA
-            numbers = {"limit": _plain(month), "used": _plain(taken), "requested": _plain(asked)}
-            return problem.error(headers=told, unit=unit, until=_next_month(now), **numbers)
     minute, requests = limits.tokens_per_minute, limits.requests_per_minute
     if minute is not None and tokens > minute:
         return errors.TOO_MANY_TOKENS_FOR_A_MINUTE.error(headers=told, model=model, limit=minute, requested=tokens)
@@ -94,6 +90,18 @@ def refusal(limits: Limits, used: Used, demand: Demand, now: float) -> ApiError:
     return errors.TOKENS_PER_MINUTE.error(
         headers=wait, model=model, limit=minute, used=used.tokens, requested=tokens, duration=duration(left)
     )
+
+
+def quota(limits: Limits, used: Used, demand: Demand) -> ApiError | None:
+    """The 429 for a month that has no room for one more request, if it has none: that of the request's record."""
+    of_tokens = ("tokens", limits.tokens_per_month, used.month_tokens, demand.tokens)
+    of_money = ("USD", limits.usd_per_month, used.month_usd, demand.usd)
+    for unit, month, taken, asked in (of_tokens, of_money):
+        if month is not None and taken + asked > month:
+            problem = errors.QUOTA if taken >= month else errors.BEYOND_QUOTA
+            limit, had, until = _plain(month), _plain(taken), _next_month(demand.at)
+            return problem.error(limit=limit, used=had, requested=_plain(asked), unit=unit, until=until)
+    return None
 
 
 def duration(ms: int) -> str:
@@ -114,7 +122,7 @@ def _left_ms(now: float) -> int:
     return 60_000 - int(now * 1000) % 60_000
 
 
-def _next_month(now: float) -> str:
+def _next_month(at: float) -> str:
     """When the next month begins, in RFC 3339."""
-    date = datetime.fromtimestamp(now, UTC)
+    date = datetime.fromtimestamp(at, UTC)
     return f"{date.year + date.month // 12:04}-{date.month % 12 + 1:02}-01T00:00:00Z"

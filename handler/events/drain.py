@@ -5,6 +5,7 @@ from typing import Any
 
 from handler.billing import records
 from handler.billing.ledger import Ledger
+from handler.billing.limits import Counters
 from handler.store import StoreUnavailableError
 
 log = logging.getLogger(__name__)
@@ -14,8 +15,8 @@ class Drain:
     """A door for events of SQS whose mapping has ReportBatchItemFailures. Calling it answers which messages have to
     come again; the others' records are in the ledger."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+    def __init__(self, ledger: Ledger, counters: Counters) -> None:
+        self._ledger, self._counters = ledger, counters
 
     def __call__(self, event: dict[str, Any], context: Any) -> dict[str, list[dict[str, str]]]:  # noqa: ARG002
         failed = [message["messageId"] for message in event["Records"] if not self._write(message)]
@@ -23,9 +24,12 @@ class Drain:
 
     def _write(self, message: dict[str, Any]) -> bool:
         """Whether the message is done with. One that holds no record comes until it is in the dead-letter queue, which
-        raises an alarm: nothing is thrown away here."""
+        raises an alarm: nothing is thrown away here. One whose record is written and not counted comes again, and is
+        counted then, whether it was or not."""
         try:
-            outcome = self._ledger.settle(records.loads(message["body"]))
+            record = records.loads(message["body"])
+            outcome = self._ledger.settle(record)
+            self._counters.late(record)
         except (StoreUnavailableError, ValueError) as error:
             log.error("message %s of the ledger queue stays: %s", message["messageId"], error)
             return False

@@ -23,6 +23,7 @@ import httpx
 
 from handler import store
 from handler.billing.ledger import Attempt, Ledger, Record, Work
+from handler.billing.limits import Counters
 from handler.events.drain import Drain
 from tests.conftest import ENTRY, HOUSE, serving
 from tests.stack.frontdoor import FrontDoor
@@ -114,7 +115,9 @@ def measure(env: dict[str, str], tables: Tables, folder: Path, requests: int) ->
     with PlainServer(env, HOUSE, folder / "plain.log") as plain, FrontDoor(ENTRY, env, cwd=HOUSE, size=URLS) as urls:
         run = Run(plain.url, urls.url, keys)
         asyncio.run(run.all(requests))
-    waited = queue.deliver(Drain(Ledger(store.dynamodb, tables.usage, tables.entries)))
+    waited = queue.deliver(
+        Drain(Ledger(store.dynamodb, tables.usage, tables.entries), Counters(store.dynamodb, tables.limits))
+    )
     billed: Counter[str] = Counter()
     for item in tables.records():
         billed[item["pk"]["S"].partition("#")[0]] += int(item["tokens"]["N"])

@@ -13,8 +13,10 @@ from handler.billing.limits import Counters
 from handler.contract.errors import ApiError
 from handler.contract.limits import NO_LIMITS, Demand, Limits
 from tests.stack.ministack import Tables
+from tests.stack.quotas import Quota
 
 NOON = datetime(2026, 11, 24, 12, 0, 30, tzinfo=UTC).timestamp()
+CLOSED = datetime(2026, 11, 24, 14, tzinfo=UTC).timestamp()  # when NOON's hour has been over for one
 
 
 class Clock:
@@ -33,6 +35,11 @@ def clock() -> Clock:
 @pytest.fixture
 def counters(tables: Tables, clock: Clock) -> Counters:
     return Counters(store.dynamodb, tables.limits, clock)
+
+
+@pytest.fixture
+def quota(tables: Tables, clock: Clock) -> Quota:
+    return Quota(tables, clock)
 
 
 _numbers = itertools.count()

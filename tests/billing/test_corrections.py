@@ -1,280 +1,224 @@
-"""Counters of a month against the ledger: ahead until an hour is closed and corrected, then equal, never behind."""
+"""A month of a key or account against the ledger: ahead while hours are open, equal once they are closed."""
 
-import itertools
-import logging
-import math
-import random
-import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from decimal import Decimal
+from datetime import UTC, datetime
 
 import pytest
 
 from handler import store
-from handler.billing.buckets import Bucket, Group, Sums
-from handler.billing.corrections import correct
-from handler.billing.limits import Counters
+from handler.billing.corrections import Corrections
+from handler.billing.recount import Recount
 from handler.contract.limits import Limits
-from tests.billing.conftest import NOON, Clock, caller, counted, demand
-from tests.stack import faults
-from tests.stack.ministack import Tables
-
-HOUR = int(NOON) // 3600 * 3600
-CLOSED = HOUR + 2 * 3600  # an hour after the end of NOON's
-PLENTY = Limits(tokens_per_month=10**9, usd_per_month=Decimal(10**6))
-USD = Decimal("0.000000000007")  # of a token
-NOTHING = 0, Decimal(0)
+from tests.billing.conftest import CLOSED, NOON, Clock
+from tests.stack.quotas import HOUR, NOTHING, PRICE, Quota, used
 
 
-class Ledger:
-    """Rollups of what was recorded: `read` as Rollups has it, each hour's bucket whole."""
-
-    def __init__(self) -> None:
-        self.hours: dict[tuple[str, int], dict[Group, Sums]] = {}
-        self.reads = 0
-
-    def record(self, account: str, key_id: str, at: float, tokens: int, line: str = "bge-m3, input_tokens") -> None:
-        groups = self.hours.setdefault((account, int(at) // 3600 * 3600), {})
-        group = Group(key_id, "bge-m3", line)
-        groups[group] = groups.get(group, Sums()) + Sums(tokens, 1, tokens * USD)
-
-    def read(self, account: str, width: str, start: int, end: int) -> Iterator[Bucket]:
-        assert width == "1h"
-        self.reads += 1
-        for (whose, hour), groups in sorted(self.hours.items(), key=lambda each: each[0]):
-            if whose == account and start <= hour < end:
-                yield Bucket(hour, sum(sums.requests for sums in groups.values()), groups)
+def test_what_was_counted_and_not_recorded_is_taken_off_key_and_account(quota: Quota, clock: Clock) -> None:
+    quota.use(5)
+    quota.count(100)  # refused, failed, or counted twice
+    quota.use(3, key="key_other")
+    clock.now = CLOSED
+    assert quota.correct() == 3
+    assert quota.month() == used(5)
+    assert quota.month("key_other") == used(3)
+    assert quota.month(quota.owner) == used(8)
+    assert quota.hours() == quota.hours(quota.owner) == {}
 
 
-@pytest.fixture
-def ledger() -> Ledger:
-    return Ledger()
+def test_a_keys_records_are_summed_over_its_line_items(quota: Quota, clock: Clock) -> None:
+    for door in ("http", "batch"):
+        quota.count(5)
+        quota.write(quota.record(5, door=door))
+    clock.now = CLOSED
+    quota.correct()
+    assert quota.month() == quota.month(quota.owner) == used(10)
 
 
-_numbers = itertools.count()
+def test_an_hour_stays_as_it_was_counted_until_it_has_been_over_for_an_hour(quota: Quota, clock: Clock) -> None:
+    quota.count(5)
+    clock.now = CLOSED - 1
+    quota.correct()
+    assert quota.month() == used(5)
+    clock.now = CLOSED
+    quota.correct()
+    assert quota.month() == NOTHING
 
 
-@pytest.fixture
-def account(tables: Tables) -> str:
-    """One that has used nothing, in a table that holds nothing else."""
-    items = store.dynamodb().scan(TableName=tables.limits)["Items"]
-    for item in items:
-        store.dynamodb().delete_item(TableName=tables.limits, Key={"id": item["id"]})
-    return f"acct_{next(_numbers)}"
-
-
-def use(counters: Counters, account: str, key_id: str, tokens: int, at: float) -> None:
-    """Count a request on a key and an account that have limits."""
-    counters.take(caller(key_id, PLENTY, PLENTY, account), demand(tokens, tokens * USD, at))
-
-
-def run(tables: Tables, ledger: Ledger, now: float = CLOSED) -> int:
-    return correct(store.dynamodb, tables.limits, ledger, now)
-
-
-def month(tables: Tables, owner: str) -> tuple[int, Decimal]:
-    fields = counted(tables, owner)
-    return int(fields.get("tokens@2026-11", 0)), fields.get("usd@2026-11", Decimal(0))
-
-
-def hours(tables: Tables, owner: str) -> set[str]:
-    """The fields of hours that are left."""
-    fields = counted(tables, owner, "tokens").keys() | counted(tables, owner, "usd").keys()
-    return {field for field in fields if len(field.partition("@")[2]) == len("2026-11-24T12")}
-
-
-def test_what_was_counted_and_not_recorded_is_taken_off_key_and_account(
-    counters: Counters, tables: Tables, clock: Clock, ledger: Ledger, account: str, key_id: str
-) -> None:
-    use(counters, account, key_id, 5, NOON)
-    ledger.record(account, key_id, NOON, 5)
-    use(counters, account, key_id, 100, NOON)  # refused, failed, or counted twice
-    other = f"{key_id}-b"
-    use(counters, account, other, 3, NOON)
-    ledger.record(account, other, NOON, 3)
-    assert run(tables, ledger) == 3
-    assert month(tables, key_id) == (5, 5 * USD)
-    assert month(tables, other) == (3, 3 * USD)
-    assert month(tables, f"account#{account}") == (8, 8 * USD)
-    assert hours(tables, key_id) == hours(tables, f"account#{account}") == set()
-    assert ledger.reads == 1, "once for all keys of an account"
-
-
-def test_a_keys_records_are_summed_over_its_line_items(
-    counters: Counters, tables: Tables, ledger: Ledger, account: str, key_id: str
-) -> None:
-    for line in ("bge-m3, input_tokens", "bge-m3, batch input_tokens"):
-        use(counters, account, key_id, 5, NOON)
-        ledger.record(account, key_id, NOON, 5, line)
-    run(tables, ledger)
-    assert month(tables, key_id) == month(tables, f"account#{account}") == (10, 10 * USD)
-
-
-def test_an_hour_is_left_alone_until_it_has_been_closed_for_an_hour(
-    counters: Counters, tables: Tables, ledger: Ledger, account: str, key_id: str
-) -> None:
-    use(counters, account, key_id, 5, NOON)
-    assert run(tables, ledger, CLOSED - 1) == 0
-    assert month(tables, key_id) == (5, 5 * USD)
-    assert run(tables, ledger, CLOSED) == 2
-    assert month(tables, key_id) == NOTHING
-
-
-def test_what_is_counted_in_a_later_hour_is_never_erased(
-    counters: Counters, tables: Tables, clock: Clock, ledger: Ledger, account: str, key_id: str
-) -> None:
-    use(counters, account, key_id, 100, NOON)
+def test_what_is_counted_in_a_later_hour_is_never_erased(quota: Quota, clock: Clock) -> None:
+    quota.count(100)
     clock.now = CLOSED + 5.0
-    use(counters, account, key_id, 7, clock.now)
-    run(tables, ledger, clock.now)
-    assert month(tables, key_id) == (7, 7 * USD)
-    assert counted(tables, key_id, "tokens")["tokens@2026-11-24T14"] == 7
+    quota.count(7)
+    quota.correct()
+    assert quota.month() == used(7)
+    assert quota.hours() == {"2026-11-24T14": 7}
 
 
-def test_a_limit_that_began_within_the_hour_is_held_against_all_of_it(
-    counters: Counters, tables: Tables, ledger: Ledger, account: str, key_id: str
+def test_what_is_counted_between_its_reading_and_its_update_stays(quota: Quota, clock: Clock) -> None:
+    """The item is read; then others count; then it is updated."""
+    quota.count(100)
+    clock.now = CLOSED
+
+    class Slow(Recount):
+        def hours(self, *_: object) -> None:
+            quota.use(7)
+            quota.count(2)
+
+    slow = Slow(quota.books.minutes, quota.books.rollups)
+    Corrections(store.dynamodb, quota.tables.limits, slow, "", clock)(int(CLOSED) - HOUR)
+    assert quota.month() == quota.month(quota.owner) == used(9)
+
+
+def test_what_was_used_before_there_was_a_limit_is_in_the_month_from_the_next_hour_on(
+    quota: Quota, clock: Clock
 ) -> None:
-    """What the ledger has more is added, so that the counter is not behind."""
-    ledger.record(account, key_id, HOUR, 50)
-    use(counters, account, key_id, 5, NOON)
-    ledger.record(account, key_id, NOON, 5)
-    run(tables, ledger)
-    assert month(tables, key_id) == (55, 55 * USD)
+    for days, hours in ((23, 0), (3, 0), (0, 6), (0, 2)):
+        quota.write(quota.record(50, NOON - days * 86400 - hours * HOUR))
+    quota.write(quota.record(1000, NOON - 24 * 86400))  # October
+    quota.use(5)
+    quota.correct()
+    assert quota.month() == quota.month(quota.owner) == used(205)
+    clock.now = CLOSED
+    quota.correct()
+    assert quota.month() == used(205)
+    with pytest.raises(Exception, match="insufficient_quota"):
+        quota.count(6, limits=Limits(tokens_per_month=210))
 
 
-def test_running_again_or_many_at_once_changes_nothing(
-    counters: Counters, tables: Tables, ledger: Ledger, account: str, key_id: str
+def test_a_month_is_closed_days_and_hours_of_the_day_at_hand(quota: Quota, clock: Clock) -> None:
+    """Whatever the hour at which it is summed: at midnight all are days, before it most are hours."""
+    clock.now = start = datetime(2026, 11, 3, 22, 10, tzinfo=UTC).timestamp()
+    total = 0
+    for hour in range(16):
+        clock.now = start + hour * HOUR
+        quota.use(hour + 1)
+        quota.count(1000)
+        total += hour + 1
+        quota.correct()
+        open_hours = sum(1000 for _ in quota.hours())
+        assert quota.month()[0] == total + open_hours
+        assert len(quota.hours()) <= 2
+
+
+@pytest.mark.parametrize("seconds", [0, 3 * 3600])
+def test_what_came_in_before_the_months_turn_and_is_counted_after_it_is_in_its_records_month(
+    quota: Quota, clock: Clock, seconds: int
 ) -> None:
-    for number in range(10):
-        use(counters, account, f"{key_id}-{number}", 5, NOON)
-        ledger.record(account, f"{key_id}-{number}", NOON, 4)
-    with ThreadPoolExecutor(8) as threads:
-        done = list(threads.map(lambda _: run(tables, ledger), range(8)))
-    assert sum(done) == 11
-    assert {month(tables, f"{key_id}-{number}") for number in range(10)} == {(4, 4 * USD)}
-    assert month(tables, f"account#{account}") == (40, 40 * USD)
-    assert run(tables, ledger) == 0
+    last = datetime(2026, 11, 30, 23, 59, 59, tzinfo=UTC).timestamp()
+    clock.now = last
+    quota.use(1)
+    clock.now = last + 2 + seconds
+    quota.use(20, last)  # seconds is nothing: a request's; otherwise a batch's
+    quota.count(500, last)
+    quota.use(3)
+    assert quota.month(month="2026-11") == used(521)
+    assert quota.month(month="2026-12") == used(3)
+    for _ in range(2):
+        quota.correct()
+        assert quota.month(month="2026-11") in (used(521), used(541)), "ahead by what is in the sums, too"
+        clock.now += HOUR
+    quota.correct()
+    assert quota.month(month="2026-11") == used(21)
+    assert quota.month(month="2026-12") == used(3)
+    assert quota.hours() == {}
 
 
-@pytest.mark.parametrize(
-    ("code", "status", "done", "times"),
-    [
-        ("ThrottlingException", 400, False, 1),
-        ("ThrottlingException", 400, False, 2),
-        ("ThrottlingException", 400, False, 3),
-        ("InternalServerError", 500, True, 1),
-        ("InternalServerError", 500, True, 2),
-        ("InternalServerError", 500, True, 3),
-        ("InternalServerError", 500, False, 99),
-    ],
-)
-def test_whatever_dynamodb_answers_an_hour_is_corrected_once(
-    counters: Counters,
-    tables: Tables,
-    ledger: Ledger,
-    account: str,
-    key_id: str,
-    code: str,
-    status: int,
-    done: bool,
-    times: int,
+def test_a_month_is_forgotten_once_nothing_of_it_can_be_waiting_and_is_not_made_anew(
+    quota: Quota, clock: Clock
 ) -> None:
-    use(counters, account, key_id, 9, NOON)
-    use(counters, account, f"{key_id}-b", 9, NOON)
-    ledger.record(account, key_id, NOON, 4)
-    client = faults.client("UpdateItem", times, code=code, status=status, done=done)
-    correct(lambda: client, tables.limits, ledger, CLOSED)
-    for owner, left in ((key_id, 4), (f"{key_id}-b", 0), (f"account#{account}", 4)):
-        assert month(tables, owner)[0] >= left, "never behind"
-    run(tables, ledger)
-    assert month(tables, key_id) == (4, 4 * USD)
-    assert month(tables, f"{key_id}-b") == NOTHING
-    assert month(tables, f"account#{account}") == (4, 4 * USD)
+    quota.count(9)
+    clock.now = CLOSED
+    quota.correct()
+    names = set()
+    for days in (6, 34, 35):  # the last of November, and 28 days after it
+        clock.now = datetime(2026, 11, 24, 13, tzinfo=UTC).timestamp() + days * 86400
+        quota.use(1)
+        quota.correct()
+        names = {name for name in quota.item() if name.endswith("@2026-11")}
+        assert names == ({"tokens@2026-11", "usd@2026-11", "summed@2026-11"} if days < 35 else set())
+    clock.now += 3 * HOUR
+    quota.correct()
+    assert not {name for name in quota.item() if "@2026-11" in name}
 
 
-def test_rollups_out_of_reach_correct_nothing(counters: Counters, tables: Tables, account: str, key_id: str) -> None:
-    class Away(Ledger):
-        def read(self, *_: object) -> Iterator[Bucket]:
-            raise store.StoreUnavailableError("ThrottlingException on Rollups")
-
-    use(counters, account, key_id, 9, NOON)
-    with pytest.raises(store.StoreUnavailableError):
-        correct(store.dynamodb, tables.limits, Away(), CLOSED)
-    assert month(tables, key_id) == (9, 9 * USD)
-
-
-def test_the_last_hours_of_a_month_are_corrected_in_their_month(
-    counters: Counters, tables: Tables, clock: Clock, ledger: Ledger, account: str, key_id: str
+def test_a_month_that_is_forgotten_while_it_is_summed_stays_forgotten(
+    quota: Quota, clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    clock.now = last = 1796083199.0  # 2026-11-30T23:59:59Z
-    use(counters, account, key_id, 9, last)
-    ledger.record(account, key_id, last, 4)
-    clock.now += 2 * 3600
-    use(counters, account, key_id, 3, clock.now)
-    run(tables, ledger, clock.now)
-    assert month(tables, key_id) == (4, 4 * USD)
-    assert counted(tables, key_id)["tokens@2026-12"] == 3
+    quota.count(9)
+    clock.now = CLOSED
+
+    class Slow(Recount):
+        def hours(self, *_: object) -> None:
+            for owner in (f"key#{quota.key}", quota.owner):
+                store.dynamodb().update_item(
+                    TableName=quota.tables.limits,
+                    Key={"id": {"S": owner}},
+                    UpdateExpression="REMOVE #tokens, #usd",
+                    ExpressionAttributeNames={"#tokens": "tokens@2026-11", "#usd": "usd@2026-11"},
+                )
+
+    slow = Slow(quota.books.minutes, quota.books.rollups)
+    assert Corrections(store.dynamodb, quota.tables.limits, slow, "", clock)(int(CLOSED) - HOUR) == 0
+    assert capsys.readouterr().out == "", "nothing is left to do"
+    assert quota.month() == NOTHING
 
 
-def test_a_month_that_is_forgotten_is_not_made_anew(
-    counters: Counters, tables: Tables, ledger: Ledger, account: str, key_id: str
+def test_an_account_of_which_the_stream_has_lost_everything_is_summed_from_the_ledger(
+    quota: Quota, clock: Clock
 ) -> None:
-    use(counters, account, key_id, 9, NOON)
-    store.dynamodb().update_item(
-        TableName=tables.limits,
-        Key={"id": {"S": f"key#{key_id}"}},
-        UpdateExpression="REMOVE #t, #u",
-        ExpressionAttributeNames={"#t": "tokens@2026-11", "#u": "usd@2026-11"},
-    )
-    run(tables, ledger)
-    assert set(counted(tables, key_id)) == {"requests@2026-11-24T12:00", "tokens@2026-11-24T12:00"}
-    assert hours(tables, key_id) == set()
+    for hours in (30, 0):
+        quota.write(quota.record(5, NOON - hours * HOUR), heard=False)
+    quota.count(5)
+    assert quota.account not in quota.books.rollups.accounts()
+    clock.now = CLOSED
+    quota.correct()
+    assert quota.month() == quota.month(quota.owner) == used(10)
+    assert quota.books.agree()
 
 
-def test_a_run_ends_at_its_deadline_and_the_next_goes_on(
-    counters: Counters, tables: Tables, ledger: Ledger, account: str, key_id: str, caplog: pytest.LogCaptureFixture
+def test_a_key_that_is_idle_is_read_and_nothing_else(
+    quota: Quota, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    use(counters, account, key_id, 9, NOON)
-    with caplog.at_level(logging.INFO):
-        assert correct(store.dynamodb, tables.limits, ledger, CLOSED, time.monotonic()) == 0
-        assert correct(store.dynamodb, tables.limits, ledger, CLOSED, math.inf) == 2
-    messages = [each.getMessage() for each in caplog.records if each.getMessage().startswith("correction:")]
-    assert messages == [
-        "correction: out of time after 1 items; 0 hours corrected",
-        "correction: 2 items read, 2 hours corrected, 0 failed",
-    ]
+    quota.use(5)
+    clock.now = CLOSED
+    quota.correct()
+    clock.now += HOUR
+    with monkeypatch.context() as patch:
+        patch.setattr(store.dynamodb(), "update_item", None)
+        patch.setattr(store.dynamodb(), "get_paginator", _only("scan", store.dynamodb().get_paginator))
+        assert quota.correct() == 0
 
 
-def test_through_a_day_of_faults_counters_are_never_behind_the_ledger_and_equal_it_in_the_end(
-    tables: Tables, clock: Clock, ledger: Ledger, account: str, key_id: str
+def _only(operation: str, paginator: object) -> object:
+    def get(name: str) -> object:
+        assert name == operation
+        return paginator(name)  # type: ignore[operator]
+
+    return get
+
+
+def test_an_event_that_comes_over_a_day_late_corrects_nothing(
+    quota: Quota, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Requests that fail after they were counted, counts whose answers are lost, corrections that run late, twice, in
-    part or not at all, clocks apart: the month is at least what is recorded, always."""
-    chance = random.Random(8)
-    recorded: dict[str, int] = {}
-    keys = [f"{key_id}-{number}" for number in range(3)]
-    clock.now = HOUR
-    for _ in range(150):
-        clock.now += chance.uniform(60, 1200)
-        for key in chance.sample(keys, 2):
-            tokens, at = chance.randint(1, 9), clock.now - chance.uniform(0, 200)
-            lost = chance.random() < 0.2
-            client = faults.client("UpdateItem", 1, code="InternalServerError", status=500, done=True)
-            counters = Counters((lambda client=client: client) if lost else store.dynamodb, tables.limits, clock)  # type: ignore[misc]
-            use(counters, account, key, tokens, at)
-            if chance.random() < 0.7:
-                ledger.record(account, key, at, tokens)
-                for owner in (key, f"account#{account}"):
-                    recorded[owner] = recorded.get(owner, 0) + tokens
-        if chance.random() < 0.2:
-            broken = faults.client(
-                "UpdateItem", chance.randint(0, 4), code="InternalServerError", status=500, done=chance.random() < 0.5
-            )
-            correct(lambda: broken, tables.limits, ledger, clock.now)  # noqa: B023
-        for owner, tokens in recorded.items():
-            assert month(tables, owner)[0] >= tokens, "never behind"
-            assert month(tables, owner)[1] >= tokens * USD
-    run(tables, ledger, clock.now + 3 * 3600)
-    for owner, tokens in recorded.items():
-        assert month(tables, owner) == (tokens, tokens * USD)
+    """Hours that were open at its time may have been forgotten by now."""
+    quota.count(5)
+    clock.now += 50 * HOUR
+    quota.use(1)
+    assert set(quota.hours()) == {"2026-11-26T14"}, "the first one is forgotten"
+    assert quota.correct(clock.now - 50 * HOUR) == 0
+    assert "over a day late" in caplog.text
+    assert quota.month() == used(6)
+    quota.correct()
+    assert quota.month() == used(1), "forgotten or not, what the ledger does not have is taken off"
+
+
+def test_a_table_that_cannot_be_read_is_a_store_out_of_reach(quota: Quota, clock: Clock) -> None:
+    with pytest.raises(store.StoreUnavailableError, match="on no-such-table"):
+        Corrections(store.dynamodb, "no-such-table", quota.books.recount, "", clock)(int(clock.now) - HOUR)
+
+
+def test_the_cost_of_a_token_is_what_its_record_says(quota: Quota, clock: Clock) -> None:
+    """A record keeps its price; the month in money is their sum."""
+    quota.count(10)
+    quota.write(quota.books.record(datetime.fromtimestamp(NOON, UTC), 10, key_id=quota.key, price=PRICE * 3))
+    clock.now = CLOSED
+    quota.correct()
+    assert quota.month() == (10, 3 * used(10)[1])

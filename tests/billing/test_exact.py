@@ -6,7 +6,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pytest
 
 from handler import store
 from handler.billing.ledger import Ledger
+from handler.billing.limits import Counters
 from handler.events.drain import Drain
 from tests.conftest import ENTRY, HOUSE
 from tests.stack.frontdoor import FrontDoor
@@ -26,6 +27,10 @@ from tests.stack.server import PlainServer
 MODEL = "all-minilm-l6-v2"
 LONGEST_MS = 2500  # that recording may delay an answer: a second for DynamoDB, one for the queue, and their last calls
 _texts = itertools.count()
+
+
+def drain(tables: Tables) -> Drain:
+    return Drain(Ledger(store.ledger, tables.usage, tables.entries), Counters(store.dynamodb, tables.limits))
 
 
 @dataclass
@@ -70,7 +75,7 @@ class Service:
 
     def drain(self) -> int:
         """Write what waits in the queue; how many records that were."""
-        return self.queue.deliver(Drain(Ledger(store.ledger, self.tables.usage, self.tables.entries)))
+        return self.queue.deliver(drain(self.tables))
 
     def settled(self) -> bool:
         """Whether the ledger, once it has got everything, holds what was answered."""
@@ -177,11 +182,10 @@ def test_messages_that_come_again_and_out_of_order_change_nothing(service: Servi
         for _ in range(2):
             service.embed(name, idempotency_key=name)
     service.outage.over()
-    drain = Drain(Ledger(store.ledger, service.tables.usage, service.tables.entries))
     messages = service.queue.messages()
     assert len(messages) == 12
     for order in (messages[::-1], messages[::2], messages, messages[1::2]):
-        assert drain({"Records": order}, None) == {"batchItemFailures": []}
+        assert drain(service.tables)({"Records": order}, None) == {"batchItemFailures": []}
     assert service.billed() == sum(service.answered.values())
 
 
@@ -239,9 +243,10 @@ def test_only_messages_that_are_not_done_come_again(tables: Tables, running: Ser
     running.embed(new_call())
     running.outage.over()
     running.queue.send(json.dumps({"no": "record"}))
-    drain = Drain(Ledger(store.ledger, tables.usage, tables.entries))
     [broken] = [each["messageId"] for each in running.queue.messages() if "no" in json.loads(each["body"])]
-    assert drain({"Records": running.queue.messages()}, None) == {"batchItemFailures": [{"itemIdentifier": broken}]}
-    nowhere = Drain(Ledger(store.ledger, "no-such-table", tables.entries))
+    assert drain(tables)({"Records": running.queue.messages()}, None) == {
+        "batchItemFailures": [{"itemIdentifier": broken}]
+    }
+    nowhere = drain(replace(tables, usage="no-such-table"))
     assert len(nowhere({"Records": running.queue.messages()}, None)["batchItemFailures"]) == 2
     assert running.billed() == sum(running.answered.values())

@@ -231,7 +231,7 @@ def test_the_tool_says_what_is_wrong(tables: Tables, ministack: MiniStack) -> No
         [sys.executable, "-m", "handler.billing.keys", "list"], cwd=HOUSE, env=env, capture_output=True, text=True
     )
     assert missing.returncode == 1
-    assert "KEYS_TABLE: not set" in missing.stderr
+    assert "--table, or set KEYS_TABLE" in missing.stderr
 
 
 # Rotation

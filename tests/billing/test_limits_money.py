@@ -98,6 +98,63 @@ def test_a_request_counts_on_its_key_first_and_then_on_its_account(
     assert counted(tables, f"account#{account}")["tokens@2026-11-24T12:00"] == 4, "refused by its key, asked no more"
 
 
+@pytest.mark.parametrize(
+    ("of_key", "rate"), [(Limits(requests_per_minute=1), "requests"), (Limits(tokens_per_minute=5), "tokens")]
+)
+@pytest.mark.parametrize(
+    ("of_account", "unit"),
+    [(Limits(tokens_per_month=7), "tokens"), (Limits(requests_per_minute=9, usd_per_month=Decimal("0.7")), "USD")],
+)
+def test_an_account_whose_month_is_used_up_is_told_so_where_its_keys_minute_is_too(
+    counters: Counters,
+    tables: Tables,
+    key_id: str,
+    account: str,
+    of_key: Limits,
+    rate: str,
+    of_account: Limits,
+    unit: str,
+) -> None:
+    """Waiting for the next minute would not help. Nothing is counted by finding out."""
+    who = caller(key_id, of_key, of_account, account)
+    counters.take(who, demand(4, "0.4"))
+    before = item(tables, key_id), item(tables, f"account#{account}")
+    with pytest.raises(ApiError, match="insufficient_quota") as refused:
+        counters.take(who, demand(4, "0.4"))
+    assert f"{unit} per month are used up until 2026-12-01" in refused.value.message
+    assert refused.value.headers["x-should-retry"] == "false"
+    assert not {"retry-after", "retry-after-ms"} & refused.value.headers.keys()
+    assert refused.value.headers[f"x-ratelimit-remaining-{rate}"] == ("0" if rate == "requests" else "1")
+    with pytest.raises(ApiError, match="rate_limit_exceeded") as refused:
+        counters.take(who, demand(3, "0.3"))
+    assert refused.value.problem.type == rate, "for so little there is room in the month"
+    assert before == (item(tables, key_id), item(tables, f"account#{account}"))
+
+
+def test_where_an_accounts_counters_cannot_be_read_its_keys_own_limit_is_told(
+    tables: Tables, clock: Clock, key_id: str, account: str
+) -> None:
+    who = caller(key_id, Limits(requests_per_minute=1), Limits(tokens_per_month=4), account)
+    client = faults.client("GetItem", 2, code="ThrottlingException", status=400, done=False)
+    counters = Counters(lambda: client, tables.limits, clock)
+    counters.take(who, demand(4))
+    with pytest.raises(ApiError, match="rate_limit_exceeded"):
+        counters.take(who, demand(4))
+    with pytest.raises(ApiError, match="insufficient_quota"):
+        counters.take(who, demand(4))
+
+
+def test_only_a_key_that_is_refused_reads_its_accounts_counters(
+    counters: Counters, key_id: str, account: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store.dynamodb(), "get_item", None)
+    counters.take(caller(key_id, Limits(requests_per_minute=1), Limits(tokens_per_month=4), account), demand(4))
+    with pytest.raises(ApiError, match="insufficient_quota"):
+        counters.take(caller(key_id, Limits(tokens_per_month=4), Limits(tokens_per_month=4), account), demand(4))
+    with pytest.raises(ApiError, match="rate_limit_exceeded"):
+        counters.take(caller(key_id, Limits(requests_per_minute=1), NO_LIMITS, account), demand(4))
+
+
 def test_headers_tell_of_the_tighter_limit_of_each_unit(counters: Counters, key_id: str, account: str) -> None:
     of_key = Limits(requests_per_minute=10, tokens_per_minute=1000)
     of_account = Limits(requests_per_minute=100, tokens_per_minute=50)
@@ -127,22 +184,33 @@ def test_an_account_whose_update_is_lost_refuses_and_the_key_stays_ahead(
 # Hours
 
 
-def test_an_hours_fields_are_those_of_the_records_time(counters: Counters, tables: Tables, key_id: str) -> None:
+def test_an_hours_fields_are_those_of_when_it_was_counted(counters: Counters, tables: Tables, key_id: str) -> None:
     who = caller(key_id, Limits(tokens_per_month=100))
     counters.take(who, demand(1, "0.1", NOON))
     counters.take(who, demand(2, "0.2", NOON - 31))  # it came before the hour's turn, and is counted after
+    counters.take(who, demand(7, "0.7", NOON - 3 * 86400))  # of a batch
     assert counted(tables, key_id, "tokens") == {
-        "tokens@2026-11-24T12:00": 3,
-        "tokens@2026-11-24T12": 1,
-        "tokens@2026-11-24T11": 2,
-        "tokens@2026-11": 3,
+        "tokens@2026-11-24T12:00": 10,
+        "tokens@2026-11-24T12": 10,
+        "tokens@2026-11": 10,
     }
-    assert counted(tables, key_id, "usd")["usd@2026-11-24T11"] == Decimal("0.2")
+    assert counted(tables, key_id, "usd")["usd@2026-11-24T12"] == 1
 
 
-def test_work_of_an_older_time_is_in_the_month_and_in_no_hour(counters: Counters, tables: Tables, key_id: str) -> None:
-    counters.take(caller(key_id, Limits(tokens_per_month=100)), demand(7, "0.1", NOON - 40 * 86400))
-    assert counted(tables, key_id, "tokens") == {"tokens@2026-11-24T12:00": 7, "tokens@2026-11": 7}
+def test_a_month_is_that_of_the_record_whenever_it_is_counted(counters: Counters, tables: Tables, key_id: str) -> None:
+    limits = Limits(tokens_per_month=10)
+    counters.take(caller(key_id, limits), demand(7, "0.1", NOON - 25 * 86400))
+    counters.take(caller(key_id, limits), demand(9))
+    assert counted(tables, key_id, "tokens") == {
+        "tokens@2026-11-24T12:00": 16,
+        "tokens@2026-10/2026-11-24T12": 7,
+        "tokens@2026-11-24T12": 9,
+        "tokens@2026-10": 7,
+        "tokens@2026-11": 9,
+    }
+    with pytest.raises(ApiError, match="insufficient_quota") as refused:
+        counters.take(caller(key_id, limits), demand(4, at=NOON - 25 * 86400))
+    assert "used up until 2026-11-01" in refused.value.message
 
 
 def test_hours_that_nothing_corrects_are_forgotten_before_the_item_grows(

@@ -14,8 +14,8 @@ ALL = Limits(requests_per_minute=3, tokens_per_minute=100, tokens_per_month=1000
 NOTHING = Decimal(0)
 
 
-def demand(tokens: int, usd: str = "0") -> Demand:
-    return Demand("bge-m3", tokens, Decimal(usd), NOW)
+def demand(tokens: int, usd: str = "0", at: float = NOW) -> Demand:
+    return Demand("bge-m3", tokens, Decimal(usd), at)
 
 
 @pytest.mark.parametrize(
@@ -136,8 +136,14 @@ def test_of_two_limits_the_one_of_which_less_remains_is_told_unit_by_unit() -> N
 
 def test_the_month_after_december_is_january() -> None:
     now = datetime(2026, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()
-    error = limits.refusal(Limits(tokens_per_month=1), Used(0, 0, 1, NOTHING), demand(1), now)
+    error = limits.refusal(Limits(tokens_per_month=1), Used(0, 0, 1, NOTHING), demand(1, at=now), now)
     assert error.message.endswith("until 2027-01-01T00:00:00Z.")
+
+
+def test_a_month_is_that_in_which_the_request_came_also_where_it_is_counted_after_its_end() -> None:
+    came = datetime(2026, 11, 30, 23, 59, 59, tzinfo=UTC).timestamp()
+    error = limits.refusal(Limits(tokens_per_month=1), Used(0, 0, 1, NOTHING), demand(1, at=came), came + 2)
+    assert error.message.endswith("until 2026-12-01T00:00:00Z.")
 
 
 def test_tokens_of_a_minute_that_are_used_up_say_how_long_to_wait() -> None:

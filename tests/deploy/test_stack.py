@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ import openai
 import pytest
 
 from handler import store
+from handler.billing import records as billing
 from handler.billing.buckets import Bucket
+from handler.billing.ledger import Record, Work
 from handler.billing.rollups import Rollups
 from tests.deploy.conftest import MODEL, REPOSITORY
 from tests.stack import cloudformation
@@ -73,8 +76,41 @@ def test_a_request_becomes_usage_of_its_minute_hour_and_day_through_the_ledgers_
     assert "acct_rolled" in rollups.accounts()
 
 
-def test_the_hourly_event_reaches_the_function_that_keeps_the_books(ledger: Emulator) -> None:
-    assert ledger.invoke(json.loads((REPOSITORY / "events/schedule.json").read_text())) is None
+def test_a_record_that_waits_in_the_deployed_queue_is_written_through_its_mapping(
+    ledger: Emulator, stack: Stack, ministack: MiniStack
+) -> None:
+    """MiniStack polls the queue as Lambda does, and deletes what the function is done with; what it is not done with
+    comes again and is not seen here, for the queue's eighteen minutes."""
+    work = Work("7" * 32, "3" * 16, datetime.now(UTC), "http")
+    waited = Record(work, "acct_waited", "key_waited", MODEL, 7, 1, Decimal("0.01"))
+    queues, url = cloudformation.client("sqs", ministack.endpoint), stack.outputs["LedgerQueue"]
+    queues.send_message(QueueUrl=url, MessageBody=billing.dumps(waited))
+
+    end, found = time.monotonic() + 60, list[dict[str, Any]]()
+    while not found and time.monotonic() < end:
+        time.sleep(0.2)
+        found = records(stack, ministack.endpoint, "acct_waited")
+
+    assert found == [waited.item()]
+    counts = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+    while time.monotonic() < end:
+        left = queues.get_queue_attributes(QueueUrl=url, AttributeNames=counts)["Attributes"]
+        if {*left.values()} == {"0"}:
+            break
+        time.sleep(0.2)
+    assert {*left.values()} == {"0"}, "the mapping has deleted the message"
+
+
+def test_the_hourly_event_reaches_the_function_that_keeps_the_books(
+    ledger: Emulator, stack: Stack, ministack: MiniStack
+) -> None:
+    answer = cloudformation.client("lambda", ministack.endpoint).invoke(
+        FunctionName=stack.resources["Ledger"],
+        Qualifier="live",
+        Payload=(REPOSITORY / "events/schedule.json").read_bytes(),
+    )
+
+    assert (answer.get("FunctionError"), json.loads(answer["Payload"].read())) == (None, None)
 
 
 def test_a_key_that_is_not_in_the_stacks_table_is_refused(

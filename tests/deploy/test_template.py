@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from handler import logs
-from handler.billing import outbox
+from handler.billing import corrections, outbox
 from handler.events import stream
 from handler.results import PREFIX
 from handler.settings import Settings
@@ -112,6 +112,7 @@ RIGHTS = {
         ("dynamodb:Query", "Usage", "Arn"),
         ("dynamodb:Query", "Rollups", "Arn"),
         ("dynamodb:UpdateItem", "Limits", "Arn"),
+        ("dynamodb:GetItem", "Limits", "Arn"),
         ("dynamodb:Query", "Prices", "Arn"),
         ("dynamodb:PutItem", "Entries", "Arn"),
         ("sqs:SendMessage", "LedgerQueue", "Arn"),
@@ -132,6 +133,8 @@ RIGHTS = {
         ("sqs:GetQueueAttributes", "LedgerQueue", "Arn"),
         ("dynamodb:Query", "Rollups", "Arn"),
         ("dynamodb:PutItem", "Rollups", "Arn"),
+        ("dynamodb:Scan", "Limits", "Arn"),
+        ("dynamodb:UpdateItem", "Limits", "Arn"),
         ("sqs:SendMessage", "LedgerSkipped", "Arn"),
         ("logs:CreateLogStream", "LedgerLogs", "Arn"),
         ("logs:PutLogEvents", "LedgerLogs", "Arn"),
@@ -345,6 +348,7 @@ def test_every_variable_the_template_sets_is_one_the_function_reads(resources: d
         variables = function["Properties"]["Environment"]["Variables"]
         assert set(variables) <= {name.upper() for name in Settings.__dataclass_fields__} | ORT
     assert variables["ROLLUPS_TABLE"] == {"Ref": "Rollups"}
+    assert variables["LIMITS_TABLE"] == {"Ref": "Limits"}
     variables = resources["Embed"]["Properties"]["Environment"]["Variables"]
     assert variables["KEYS_TABLE"] == {"Ref": "Keys"}
     assert variables["USAGE_TABLE"] == {"Ref": "Usage"}
@@ -458,6 +462,10 @@ def test_every_alarm_is_of_a_metric_that_somebody_writes_and_goes_to_the_topic_t
     assert (touched["Namespace"], touched["MetricName"]) == (logs.NAMESPACE, stream.METRIC)
     assert touched["Dimensions"] == [{"Name": "FunctionName", "Value": {"Ref": "Ledger"}}]
     assert touched["Threshold"] == 0
+    ahead = quiet["LimitsStayAhead"]["Properties"]
+    assert (ahead["Namespace"], ahead["MetricName"], ahead["Threshold"]) == (logs.NAMESPACE, corrections.METRIC, 0)
+    assert ahead["Dimensions"] == touched["Dimensions"]
+    assert ahead["Period"] * ahead["EvaluationPeriods"] > 3 * 3600, "what is left once is no alarm yet"
     behind = quiet["LedgerIsBehind"]["Properties"]
     assert (behind["Namespace"], behind["MetricName"], behind["Threshold"]) == ("AWS/Lambda", "IteratorAge", 900_000)
 

@@ -5,15 +5,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from handler import store
+from handler.billing import records
 from tests.doors.conftest import ENTRY, ROOT
 from tests.stack.books import NOON, Books
 from tests.stack.emulator import Emulator, FunctionError
 from tests.stack.ministack import Tables
+from tests.stack.queues import Queue
+from tests.stack.quotas import Quota, used
 
 HEAVY = {"numpy", "onnxruntime", "tokenizers", "fastapi", "starlette", "pydantic", "mangum", "orjson"}
 
@@ -21,7 +25,13 @@ HEAVY = {"numpy", "onnxruntime", "tokenizers", "fastapi", "starlette", "pydantic
 @pytest.fixture(scope="module")
 def ledger_env(service_env: dict[str, str], tables: Tables) -> dict[str, str]:
     own = {"FUNCTION_ROLE": "ledger", "ROLLUPS_TABLE": tables.rollups, "MODEL_DIR": "/nowhere"}
-    return {name: value for name, value in service_env.items() if name not in ("KEYS_TABLE", "LIMITS_TABLE")} | own
+    return {name: value for name, value in service_env.items() if name != "KEYS_TABLE"} | own
+
+
+@pytest.fixture(autouse=True)
+def since(tables: Tables) -> None:
+    """No hour has been summed in these tables, so that an event is of its last two."""
+    store.dynamodb().delete_item(TableName=tables.rollups, Key={"pk": {"S": "schedule"}, "sk": {"S": "renewed"}})
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +80,30 @@ def test_it_sums_closed_hours_again_by_the_hour(ledger: Emulator, tables: Tables
     books.write(books.record(noon))
     assert ledger.invoke(sample("schedule") | {"time": f"{noon:%Y-%m-%d}T13:05:00Z"}) is None
     assert books.agree()
+
+
+def now() -> str:
+    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def test_it_corrects_months_by_the_hour(ledger: Emulator, tables: Tables) -> None:
+    quota = Quota(tables, lambda: time.time() - 3 * 3600)
+    month = f"{datetime.fromtimestamp(quota.clock(), UTC):%Y-%m}"
+    quota.use(5)
+    quota.count(100)
+    assert ledger.invoke(sample("schedule") | {"time": now()}) is None
+    assert quota.month(month=month) == quota.month(quota.owner, month) == used(5)
+
+
+def test_a_record_that_it_drains_late_is_in_the_ledger_and_in_its_month(ledger: Emulator, tables: Tables) -> None:
+    quota = Quota(tables, lambda: time.time() - 3 * 3600)
+    month = f"{datetime.fromtimestamp(quota.clock(), UTC):%Y-%m}"
+    quota.count(1)
+    queue = Queue()
+    queue.send(records.dumps(quota.record(7)))
+    assert queue.deliver(lambda event, _: ledger.invoke(event)) == 1
+    assert quota.month(month=month) == quota.month(quota.owner, month) == used(8)
+    assert any(each["pk"]["S"].startswith(f"{quota.account}#") for each in tables.records())
 
 
 def test_the_sample_event_is_one_of_the_tables_own_stream(ledger: Emulator, tables: Tables) -> None:

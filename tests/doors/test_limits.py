@@ -181,6 +181,20 @@ def test_an_accounts_keys_share_its_limit(timed: Timed, tables: Tables) -> None:
     assert [told(each)["x-ratelimit-remaining-requests"] for each in answers] == ["1", "0", "0"]
 
 
+def test_a_used_up_month_of_an_account_is_told_before_the_minute_of_its_key(timed: Timed, tables: Tables) -> None:
+    account = f"acct_quota_{id(timed)}"  # each door's own
+    keys = Keys(store.dynamodb, tables.keys)
+    keys.accounts.limit(account, {"tokens_per_month": TOKENS})
+    clear, _ = keys.create(account, "inference", "", Limits(requests_per_minute=1))
+    timed.clock.set_minute_to_end_in(30)
+    assert embed(timed, clear).status_code == 200
+    answer = embed(timed, clear)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (429, "insufficient_quota")
+    assert answer.headers["x-should-retry"] == "false"
+    assert "retry-after" not in answer.headers
+    assert told(answer)["x-ratelimit-remaining-requests"] == "0"
+
+
 # SDKs, with the retries they have by default
 
 RETRIES = 2

@@ -21,17 +21,20 @@ Template = dict[str, Any]
 
 _IMAGE_ONLY = ("PackageType", "ImageUri", "ImageConfig")
 # What stands for an image on MiniStack, which has no Docker to run one: each event goes to the emulator whose address
-# the file holds by then. Its failures are the function's own, so that a function URL answers 502 to them.
+# the file holds by then, one at a time: of a function's mappings, each comes when it has something. Its failures are
+# the function's own, so that a function URL answers 502 to them.
 _FORWARDER = """
-import json, pathlib, urllib.request
+import fcntl, json, pathlib, urllib.request
 
 ADDRESS = pathlib.Path({address!r})
 
 def handler(event, context):
     head = {{"content-type": "application/json"}}
-    call = urllib.request.Request(ADDRESS.read_text(), json.dumps(event).encode(), head)
-    with urllib.request.urlopen(call, timeout=900) as response:
-        answer = json.loads(response.read())
+    with ADDRESS.open() as address:
+        fcntl.flock(address, fcntl.LOCK_EX)
+        call = urllib.request.Request(address.read(), json.dumps(event).encode(), head)
+        with urllib.request.urlopen(call, timeout=900) as response:
+            answer = json.loads(response.read())
     if isinstance(answer, dict) and "errorType" in answer and "statusCode" not in answer:
         raise RuntimeError(answer)
     return answer

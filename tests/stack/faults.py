@@ -3,7 +3,7 @@
 import io
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 import boto3
@@ -28,6 +28,12 @@ def client(operation: str, times: int, *, code: str, status: int, done: bool, at
     carried them out."""
     body = b'{"__type":"com.amazonaws.dynamodb.v20120810#%s"}' % code.encode()
     return _client(operation, times, status, body, done=done, attempts=attempts)
+
+
+def lossy(times: int) -> "Callable[[], DynamoDBClient]":
+    """A client whose first updates' answers are lost."""
+    made = client("UpdateItem", times, code="InternalServerError", status=500, done=True)
+    return lambda: made
 
 
 def cancelled(times: int, *reasons: str) -> "DynamoDBClient":

@@ -79,12 +79,12 @@ class MiniStack:
     ) -> None:
         self._process.stop()
 
-    def create_tables(self, template: Path) -> Tables:
+    def create_tables(self, template: Path, prefix: str = "tests") -> Tables:
         resources = yaml_parse(template.read_text())["Resources"]
         names = {}
         for name, resource in resources.items():
             if resource["Type"] == "AWS::DynamoDB::Table":
-                names[name] = f"tests-{name}"
+                names[name] = f"{prefix}-{name}"
                 properties = resource["Properties"]
                 shape = {part: properties[part] for part in ("BillingMode", "AttributeDefinitions", "KeySchema")}
                 if "StreamSpecification" in properties:

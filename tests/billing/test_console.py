@@ -1,0 +1,49 @@
+"""What the operator's tools say where they cannot work: the same of all of them, and how to go on."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import HOUSE
+from tests.stack.ministack import MiniStack
+
+TOOLS = {
+    "keys": (["list"], "KEYS_TABLE", "--table"),
+    "prices": (["list"], "PRICES_TABLE", "--table"),
+    "ledger": (["replay", "-"], "USAGE_TABLE", "--table"),
+}
+
+
+def run(ministack: MiniStack, tool: str, *words: str) -> "subprocess.CompletedProcess[str]":
+    call = [sys.executable, "-m", f"handler.billing.{tool}", *words]
+    return subprocess.run(
+        call, cwd=HOUSE, env=ministack.env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_without_a_table_it_says_both_ways_to_name_one(ministack: MiniStack, tool: str) -> None:
+    words, variable, option = TOOLS[tool]
+    done = run(ministack, tool, *words)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: which table? Name it with {option}, or set {variable} ")
+
+
+@pytest.mark.parametrize("tool", ["keys", "prices"])
+def test_a_table_that_is_not_there_is_named(ministack: MiniStack, tool: str) -> None:
+    done = run(ministack, tool, "list", "--table", "no-such-table")
+    assert done.returncode == 1
+    assert "no-such-table" in done.stderr
+    assert "ResourceNotFoundException" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_log_that_is_not_there_is_said_with_what_was_done(ministack: MiniStack) -> None:
+    done = run(ministack, "ledger", "replay", "/no/such/log", "--table", "T", "--entries", "E")
+    assert (done.returncode, done.stdout) == (1, _NONE)
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.endswith("Run it again: what is written already is not written twice.\n")
+
+
+_NONE = "0 records in /no/such/log; 0 written; 0 there already, or billed with another attempt\n"
