@@ -15,7 +15,7 @@ from types import UnionType
 from typing import Any, get_args, get_origin
 
 NAME = "manifest.json"
-FORMAT = 4
+FORMAT = 5
 GRAPH, WEIGHTS, TOKENIZER = "model.onnx", "weights.bin", "tokenizer.json"
 CL100K = "cl100k_base.tiktoken"
 LATEST = 253_402_300_799  # Unix seconds of the last moment that Python has a date for
@@ -56,6 +56,7 @@ class Manifest:
     asked: str  # --precision of the build: "int8", "mixed" or "fp32"
     precision: str  # what came of it: "int8" or "fp32"
     float32: tuple[str, ...]  # matrices of an int8 layer that are left in float32
+    activation_scales: str | None  # of an int8 layer: "static", calibrated, or "dynamic", by what shares a run
     target: str  # "cpu"
     onnxruntime: str  # version it was verified with
     cpu: tuple[str, ...]  # CPU features that saved prepacked weights need; empty without any
