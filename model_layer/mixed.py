@@ -19,6 +19,7 @@ from onnx import helper
 from handler.engine.manifest import GRAPH, WEIGHTS
 from model_layer import parity, run
 from model_layer.catalog import Thresholds
+from model_layer.encoder import nodes
 from model_layer.parity import Matrix
 from model_layer.run import Outputs
 
@@ -94,7 +95,7 @@ def _vectors(graph: Path, ids: Sequence[npt.NDArray[np.int64]]) -> Iterator[Matr
     """Of each text float32 [1 + tokens, dimensions]: the dense vector, then the states."""
     session: onnxruntime.InferenceSession = run.session(graph)
     for each in ids:
-        dense, states = session.run(["dense", "token_states"], {"input_ids": each})
+        dense, states = session.run(["dense", "token_states"], run.feed(each))
         yield np.concatenate([dense, states[0]])
 
 
@@ -139,7 +140,7 @@ class _Variants:
             weight.name = f"{name}.float32"
             next(entry for entry in weight.external_data if entry.key == "location").value = _FLOAT32
             model.graph.initializer.append(weight)
-        read = {name for node in model.graph.node for name in node.input}
+        read = {name for node in nodes(model.graph) for name in node.input}
         unread = [each for each in model.graph.initializer if each.name not in read]
         for each in unread:
             model.graph.initializer.remove(each)

@@ -1,4 +1,4 @@
-"""A graph run as the builder needs it: each text alone, on all cores."""
+"""A graph run as the builder needs it: each text alone."""
 
 import os
 from collections.abc import Collection, Iterator, Sequence
@@ -17,16 +17,24 @@ from handler.engine.manifest import GRAPH, TOKENIZER
 from model_layer import heads
 
 
-def session(model: Path) -> onnxruntime.InferenceSession:
+def session(model: Path, threads: int = 0) -> onnxruntime.InferenceSession:
+    """`threads`: 0 for one on each core."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
     return onnxruntime.InferenceSession(
-        str(model), providers=["CPUExecutionProvider"], disabled_optimizers=["SkipLayerNormFusion"]
+        str(model), options, providers=["CPUExecutionProvider"], disabled_optimizers=["SkipLayerNormFusion"]
     )
 
 
+def feed(*texts: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[np.int64]]:
+    """What the graph takes for texts of these token ids, int64 [tokens] each."""
+    return {"input_ids": np.concatenate(texts), "lengths": np.array([len(each) for each in texts], np.int64)}
+
+
 def token_ids(layer: Path, texts: Sequence[str]) -> Iterator[npt.NDArray[np.int64]]:
-    """int64 [1, tokens] of each text by the layer's tokenizer, special tokens included."""
+    """int64 [tokens] of each text by the layer's tokenizer, special tokens included."""
     for encoding in Tokenizer.from_file(str(layer / TOKENIZER)).encode_batch_fast(list(texts)):
-        yield np.array([encoding.ids], np.int64)
+        yield np.array(encoding.ids, np.int64)
 
 
 @dataclass(frozen=True)
@@ -52,11 +60,11 @@ def outputs(
     sparse: list[dict[int, float]] = []
     finite = True
     for ids in token_ids(layer, texts):
-        found = encoder.run(["dense", "token_states"] if head else ["dense"], {"input_ids": ids})
+        found = encoder.run(["dense", "token_states"] if head else ["dense"], feed(ids))
         dense.append(found[0][0])
         if head:
             found += head.run(["sparse", "multi_vector"], {"token_states": found[1]})
-            sparse.append(terms(ids[0], found[2][0], control))
+            sparse.append(terms(ids, found[2][0], control))
         finite = finite and all(np.isfinite(each).all() for each in found)
     return Outputs(np.stack(dense), sparse, bool(finite))
 

@@ -77,8 +77,8 @@ def _open(graph: Path, threads: int, *, spin: bool) -> Session:
 def _multiplies_as_built(session: Any) -> bool:
     """Whether the probe's vector is what it was when the layer was built, but for a processor's last bits."""
     told = session.get_modelmeta().custom_metadata_map
-    ids = np.array([told[PROBE_IDS].split()], np.int64)
-    vector = session.run(["dense"], {"input_ids": ids})[0][0]
+    ids = np.array(told[PROBE_IDS].split(), np.int64)
+    vector = session.run(["dense"], {"input_ids": ids, "lengths": np.array([len(ids)])})[0][0]
     return float(np.dot(vector, np.frombuffer(base64.b64decode(told[PROBE_VECTOR]), "<f4"))) > _ALIKE
 
 
