@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -38,7 +40,7 @@ class Worker:
     """`environment`: a folder of .venv-peers, or None for our own environment."""
 
     def __init__(self, environment: str | None, module: str, options: dict[str, Any], log: Path) -> None:
-        self._log = log
+        self._log, start = log, time.perf_counter()
         with log.open("w") as errors:
             self._process = subprocess.Popen(
                 _call(environment, module),
@@ -50,7 +52,8 @@ class Worker:
                 env=_environ(options["threads"]),
             )
         self._send(options)
-        self.ready_seconds: float = self._answer()
+        self._answer()
+        self.start_seconds = time.perf_counter() - start
 
     def __enter__(self) -> "Worker":
         return self
@@ -70,7 +73,8 @@ class Worker:
     def seconds(self, batch: int) -> tuple[float, int]:
         """Of encoding what was given once, and the most memory that the process had meanwhile, in bytes."""
         folder = Path(f"/proc/{self._process.pid}")
-        (folder / "clear_refs").write_text("5")  # the peak is that of this pass: Documentation/filesystems/proc.rst
+        with suppress(OSError):  # some kernels have none: then it is the peak since the start
+            (folder / "clear_refs").write_text("5")  # from here on: Documentation/filesystems/proc.rst
         seconds: float = self._ask({"seconds": batch})
         [peak] = (line for line in (folder / "status").read_text().splitlines() if line.startswith("VmHWM"))
         return seconds, int(peak.split()[1]) * 1024

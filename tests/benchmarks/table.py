@@ -83,19 +83,21 @@ def _row(result: Result, entry: Entry) -> str:
 
 def all_loads(results: Sequence[Result]) -> Iterator[str]:
     """Every peer at the batch size that suits it best on each load: tokens/s, and that over ours."""
-    yield f"| tokens/s, median (of ours) | {' | '.join(result.load.name for result in results)} | peak memory |"
-    yield "|---|" + "---:|" * (len(results) + 1)
+    names = [result.load.name for result in results]
+    yield f"| tokens/s, median (of ours) | {' | '.join(names)} | peak memory | started in |"
+    yield "|---|" + "---:|" * (len(results) + 2)
     asked = dict.fromkeys(entry.peer for result in results for entry in result.entries)
     for peer in asked:
         best = [result.best(peer) for result in results]
         cells = [_best(result, entry) for result, entry in zip(results, best, strict=True)]
         most = max((entry.memory for entry in best if entry), default=0)
-        yield f"| {PEERS[peer].title} | {' | '.join(cells)} | {most / 1e6:,.0f} MB |"
+        ready = max((entry.worker.start_seconds for entry in best if entry), default=0.0)
+        yield f"| {PEERS[peer].title} | {' | '.join(cells)} | {most / 1e6:,.0f} MB | {ready:.1f} s |"
     for precision in ("int8", "fp32"):
         bounds = [f"{result.bound(precision):,.0f}" for result in results]
-        yield f"| bound in {precision} | {' | '.join(bounds)} | |"
+        yield f"| bound in {precision} | {' | '.join(bounds)} | | |"
     for peer, reason in results[0].absent.items() if results else ():
-        yield f"| {PEERS[peer].title} | {_cell(reason)} |" + " |" * len(results)
+        yield f"| {PEERS[peer].title} | {_cell(reason)} |" + " |" * (len(results) + 1)
 
 
 def differing(results: Sequence[Result]) -> Iterator[tuple[Entry, str]]:
