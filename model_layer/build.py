@@ -102,7 +102,7 @@ def _fill(
     if model.heads:
         heads.write(source, model.geometry.hidden, layer)
 
-    inputs = parity.texts(model.verification)
+    inputs = parity.inputs(model)
     with tempfile.TemporaryDirectory(dir=layer.parent) as made:
         unquantized = layer if precision == "fp32" else Path(made)
         _write(model, source, unquantized, None, progress)
@@ -120,7 +120,7 @@ def _fill(
 
     progress("SHA-256 of the files")
     described = facts.describe(model, layer, precision, provenance)
-    measured = parity.figures(found, reference)
+    measured = parity.figures(found, reference, model)
     return replace(described, created=facts.created(), parity=measured, files=facts.files(layer))
 
 
@@ -147,7 +147,7 @@ def _quantize(
         _write(variant, source, bench.layer, quantization, progress)
         progress(f"vectors of {len(bench.inputs)} texts, to compare")
         found = bench.outputs()
-        return found, bench.shortfalls(found, model.thresholds)
+        return found, bench.shortfalls(found, model)
 
     found, short = measured(model, static)
     if short:
@@ -157,7 +157,7 @@ def _quantize(
         return model, found
     progress("not exact enough: what each matrix costs")
     with tempfile.TemporaryDirectory(dir=bench.layer.parent) as folder:
-        hurt = needed(bench, model.thresholds, Path(folder), progress)
+        hurt = needed(bench, model, Path(folder), progress)
     reason = f"{model.id} in int8 is not exact enough: {'; '.join(short)}."
     if hurt is None:
         raise BuildError(f"{reason} --precision fp32 passes.")
