@@ -11,6 +11,7 @@ Add and LayerNormalization apart, because the fused SkipLayerNormalization is te
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -71,14 +72,14 @@ def write(
     """Write GRAPH and WEIGHTS into the folder: in int8 with this quantization, or in fp32 without any."""
     geometry = model.geometry
     with Writer(folder / WEIGHTS) as graph:
-        encoder = _Encoder(graph, source, model, quantization)
+        encoding = Encoding(graph, source, model, quantization)
         progress("embeddings")
-        states = encoder.embeddings()
+        states = encoding.embeddings()
         for index in range(geometry.layers):
             progress(f"layer {index + 1}/{geometry.layers}")
-            states = encoder.layer(index, states)
+            states = encoding.layer(index, states)
         graph.output("token_states", states)
-        graph.output("dense", encoder.pooled(states))
+        graph.output("dense", encoding.pooled(states))
         graph.save(
             folder / GRAPH,
             [("input_ids", TensorProto.INT64, ["tokens"]), ("lengths", TensorProto.INT64, ["texts"])],
@@ -89,46 +90,53 @@ def write(
         )
 
 
-class _Encoder:
+class Encoding:
     """BERT's post-norm encoder; XLM-R differs in its geometry alone."""
 
     def __init__(self, writer: Writer, source: Source, model: Model, quantization: Quantization | None) -> None:
         self.graph, self.source, self.geometry = writer, source, model.geometry
-        self._row, self._token_axis = Row(writer, "lengths"), writer.constant("token_axis", [1])
         self._quantization = quantization
         self._factors = quantization.factors if quantization else {}
-        self._pooling, self._unquantized = model.pooling, unquantized(model)
+        self.pooling, self._unquantized = model.pooling, unquantized(model)
         self._shapes = shapes(model.geometry)
+
+    @cached_property
+    def _row(self) -> Row:
+        return Row(self.graph, "lengths")
+
+    @cached_property
+    def _token_axis(self) -> str:
+        return self.graph.constant("token_axis", [1])
 
     def embeddings(self) -> str:
         """Rows of words and of positions, the first token type folded into the latter, summed and normalized."""
         graph, shape = self.graph, self.geometry
-        words = self._rows(self._table(WORDS, shape.vocabulary), "input_ids")
+        words = self._rows(self.table(WORDS, shape.vocabulary), "input_ids")
         first = graph.constant(FIRST_POSITION, [shape.first_position])
-        positions = self._rows(self._table(POSITIONS, shape.positions), self._row.positions("input_ids", first))
-        states = self._norm(graph.op("Add", words, positions), "embeddings.LayerNorm")
+        positions = self._rows(self.table(POSITIONS, shape.positions), self._row.positions("input_ids", first))
+        states = self.norm(graph.op("Add", words, positions), "embeddings.LayerNorm")
         return graph.op("Unsqueeze", states, graph.constant("row_axis", [0]))  # as attention takes them
 
     def layer(self, index: int, states: str) -> str:
         graph, prefix = self.graph, layer_prefix(index)
-        attended = self._attention(*self._linear(states, *(prefix + part for part in GROUPS[0])))
+        attended = self.attention(*self._linear(states, *(prefix + part for part in GROUPS[0])))
         (attended,) = self._linear(attended, f"{prefix}attention.output.dense")
-        states = self._norm(graph.op("Add", attended, states), f"{prefix}attention.output.LayerNorm")
+        states = self.norm(graph.op("Add", attended, states), f"{prefix}attention.output.LayerNorm")
 
         (wide,) = self._linear(states, f"{prefix}intermediate.dense")
         wide = graph.op("Gelu", wide, domain=MICROSOFT)
         (narrow,) = self._linear(wide, f"{prefix}output.dense")
-        return self._norm(graph.op("Add", narrow, states), f"{prefix}output.LayerNorm")
+        return self.norm(graph.op("Add", narrow, states), f"{prefix}output.LayerNorm")
 
     def pooled(self, states: str) -> str:
         graph = self.graph
-        if self._pooling == "cls":
+        if self.pooling == "cls":
             rows = graph.op("Gather", states, self._row.starts, axis=1)
         else:
             rows = self._row.each(lambda text: graph.op("ReduceMean", self._of(text, states), self._token_axis), axis=1)
         return graph.normalized(graph.op("Squeeze", rows, "row_axis"))
 
-    def _attention(self, *states: str) -> str:
+    def attention(self, *states: str) -> str:
         def attention(*each: str) -> str:
             return self.graph.op("MultiHeadAttention", *each, domain=MICROSOFT, num_heads=self.geometry.heads)
 
@@ -144,7 +152,7 @@ class _Encoder:
         start, end = self._row.bounds(text)
         return self.graph.op("Slice", states, start, end, self._token_axis)
 
-    def _table(self, name: str, rows: int) -> list[str]:
+    def table(self, name: str, rows: int) -> list[str]:
         """Names of a table's arrays: float32 rows, or int8 rows and their scales."""
         hidden, graph = self.geometry.hidden, self.graph
         table = self.source.tensor(f"embeddings.{name}.weight", rows, hidden)
@@ -196,7 +204,7 @@ class _Encoder:
     def _bias(self, name: str) -> str:
         return self.graph.weight(f"{name}.bias", self._tensor(f"{name}.bias"))
 
-    def _norm(self, states: str, name: str) -> str:
+    def norm(self, states: str, name: str) -> str:
         scale = self.graph.weight(f"{name}.weight", self._tensor(f"{name}.weight"))
         bias = self.graph.weight(f"{name}.bias", self._tensor(f"{name}.bias"))
         return self.graph.op("LayerNormalization", states, scale, bias, epsilon=self.geometry.norm_epsilon)

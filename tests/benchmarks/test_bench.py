@@ -114,7 +114,7 @@ def test_the_bound_is_the_encoder_s_operations_at_the_peaks() -> None:
 def test_the_checkpoint_s_tokenizer_reads_ids(tmp_path: Path, minilm: Path) -> None:
     model = MODELS[bench.REAL]
     source, _ = open_source(model, LAYERS / "sources")
-    checkpoint.write(model, source, tmp_path)
+    checkpoint.write(source, model, tmp_path)
     config: dict[str, Any] = json.loads((tmp_path / "config.json").read_text())
     assert (config["model_type"], config["num_hidden_layers"]) == ("bert", 6)
     tokenizer = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
