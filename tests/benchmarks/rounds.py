@@ -74,8 +74,8 @@ def take_turns(
     budget: float,
     tell: Callable[[str], None],
 ) -> dict[int, Peaks]:
-    """Fill the entries; the machine's peaks by round. A peer that has had `budget` seconds and LEAST passes sits out, but
-    ours, which others are held against.
+    """Fill the entries; the machine's peaks by round. Who has had `budget` seconds and LEAST passes sits out, except
+    for ours, which the others are held against.
 
     One whose worker ends has the reason as its `fault`, and takes no further part.
     """
