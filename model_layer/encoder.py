@@ -12,7 +12,6 @@ from model_layer.catalog import Geometry
 from model_layer.graph import FIRST_POSITION, POSITIONS, WORDS
 from model_layer.sources import layer_prefix
 
-
 _SCALED_BY_RUN = "DynamicQuantizeLinear"
 
 

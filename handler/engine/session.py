@@ -36,15 +36,10 @@ class Session(Protocol):
 def open_session(layer: Layer, threads: int, *, spin: bool, packed: bool = False) -> Session:
     """A session on the layer's graph; its weights are memory-mapped. LayerError where it cannot be made.
 
-    <<<<<<< HEAD
-        `spin`: threads wait for the next operator in a loop, 1.2 to 1.6 times as fast for single texts, which is right
-        where the container has a vCPU for each thread and wrong where they share a fraction of one. `packed`: use matrices
-        that are packed already, where this machine reads them. It saves half of the time and the memory of all matrices,
-        and reads their bytes a second time: onnxruntime packs before it looks for what is packed.
-    =======
-        `spin`: threads wait for the next operator in a loop for a moment, 1.2 times as fast for single texts, which is
-        right where the container has a vCPU for each thread and wrong where they share a fraction of one.
-    >>>>>>> engine
+    `spin`: threads wait for the next operator in a loop for a moment, 1.2 times as fast for single texts, which is
+    right where the container has a vCPU for each thread and wrong where they share a fraction of one. `packed`: use
+    matrices that are packed already, where this machine reads them. It saves half of the time and the memory of all
+    matrices, and reads their bytes a second time: onnxruntime packs before it looks for what is packed.
     """
     # From version 1.29 on, onnxruntime's Linux wheels send telemetry and write to the home folder unless told before
     # the import (microsoft/onnxruntime#27379).

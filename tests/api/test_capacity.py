@@ -22,7 +22,10 @@ from tests.stack.frontdoor import FrontDoor
 from tests.stack.ministack import Tables
 
 # A token each, and no two alike: what is there twice is encoded once.
-BODY = {"model": "all-minilm-l6-v2", "input": "red green blue white black one two three four five".split()}
+BODY = {
+    "model": "all-minilm-l6-v2",
+    "input": ["red", "green", "blue", "white", "black", "one", "two", "three", "four", "five"],
+}
 
 
 @pytest.fixture
