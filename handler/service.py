@@ -115,7 +115,7 @@ class Service:
         _left(door)
         prompts = self._intake.prompts(engine.tokens, request)
         fits = self._fits(request, prompts, door)
-        cost = engine.pace.cost(map(len, prompts.ids))
+        cost = engine.cost(prompts.ids)
         alone, left = engine.pace.seconds(cost), _left(door)
         if alone > left and not engine.pace.is_doubtful:
             raise _late(prompts.tokens, alone, door.seconds)

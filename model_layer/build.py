@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from handler.engine import manifest
-from model_layer import facts, graph, heads, packed, parity, run, smoothing, unigram
+from model_layer import calibration, facts, graph, heads, packed, parity, run, smoothing, unigram
 from model_layer.catalog import Model
 from model_layer.checkpoint import Provenance, SourceError
 from model_layer.mixed import Bench, needed
@@ -102,7 +102,7 @@ def _fill(
     if model.heads:
         heads.write(source, model.geometry.hidden, layer)
 
-    inputs = parity.texts(model.verification)
+    inputs = parity.inputs(model)
     with tempfile.TemporaryDirectory(dir=layer.parent) as made:
         unquantized = layer if precision == "fp32" else Path(made)
         _write(model, source, unquantized, None, progress)
@@ -120,7 +120,7 @@ def _fill(
 
     progress("SHA-256 of the files")
     described = facts.describe(model, layer, precision, provenance)
-    measured = parity.figures(found, reference)
+    measured = parity.figures(found, reference, model)
     return replace(described, created=facts.created(), parity=measured, files=facts.files(layer))
 
 
@@ -138,20 +138,26 @@ def _quantize(
     """
     progress("ranges of the activations")
     samples = parity.texts(model.calibration)
-    factors = smoothing.factors(source, model.geometry, bench.unquantized, bench.layer, samples)
+    ranges = calibration.ranges(bench.unquantized, bench.layer, samples)
+    factors = smoothing.factors(source, model.geometry, ranges)
+    static = graph.Quantization(factors, calibration.scales(ranges, factors))
+    dynamic = graph.Quantization(factors, None)
 
-    def measured(variant: Model) -> tuple[Outputs, list[str]]:
-        _write(variant, source, bench.layer, factors, progress)
+    def measured(variant: Model, quantization: graph.Quantization) -> tuple[Outputs, list[str]]:
+        _write(variant, source, bench.layer, quantization, progress)
         progress(f"vectors of {len(bench.inputs)} texts, to compare")
         found = bench.outputs()
-        return found, bench.shortfalls(found, model.thresholds)
+        return found, bench.shortfalls(found, model)
 
-    found, short = measured(model)
+    found, short = measured(model, static)
+    if short:
+        progress(f"static scales of the activations are not exact enough: {'; '.join(short)}")
+        found, short = measured(model, dynamic)
     if not short:
         return model, found
     progress("not exact enough: what each matrix costs")
     with tempfile.TemporaryDirectory(dir=bench.layer.parent) as folder:
-        hurt = needed(bench, model.thresholds, Path(folder), progress)
+        hurt = needed(bench, model, Path(folder), progress)
     reason = f"{model.id} in int8 is not exact enough: {'; '.join(short)}."
     if hurt is None:
         raise BuildError(f"{reason} --precision fp32 passes.")
@@ -161,16 +167,16 @@ def _quantize(
             "--precision fp32 passes."
         )
     model = replace(model, unquantized=(*model.unquantized, *hurt))
-    found, short = measured(model)
+    found, short = measured(model, dynamic)
     if short:  # the variant that was tried is the same graph
         raise BuildError(f"{model.id} with {', '.join(hurt)} in float32 passed and does not pass: {'; '.join(short)}.")
     return model, found
 
 
 def _write(
-    model: Model, source: Source, folder: Path, factors: graph.Factors | None, progress: Callable[[str], None]
+    model: Model, source: Source, folder: Path, quantization: graph.Quantization | None, progress: Callable[[str], None]
 ) -> None:
     def step(what: str) -> None:
-        progress(f"{'fp32' if factors is None else 'int8'}: {what}")
+        progress(f"{'fp32' if quantization is None else 'int8'}: {what}")
 
-    graph.write(source, model, folder, factors, step)
+    graph.write(source, model, folder, quantization, step)

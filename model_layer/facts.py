@@ -8,7 +8,7 @@ import onnxruntime
 
 from handler.engine import manifest, packing
 from handler.engine.manifest import CL100K, GRAPH, PACKED, TOKENIZER, UNIGRAM, WEIGHTS, Manifest
-from model_layer import cl100k, graph, heads, parity, tokenizer
+from model_layer import cl100k, encoder, graph, heads, parity, tokenizer
 from model_layer.catalog import Model
 from model_layer.checkpoint import Provenance
 
@@ -26,13 +26,13 @@ def describe(model: Model, layer: Path, asked: str, origin: Provenance) -> Manif
     """The manifest of a layer whose files lie in the folder: all but its parity, its files' hashes and the date.
 
     `asked` is the build's --precision; where the graph contradicts it, what the graph must have been asked for. Raises
-    TokenizerError, and what `graph.read` does.
+    TokenizerError, and what `encoder.read` does.
     """
     text = tokenizer.read((layer / TOKENIZER).read_text(encoding="utf-8"), model.geometry.vocabulary)
-    encoder = graph.read(layer)
-    if encoder.precision == "fp32":
+    written = encoder.read(layer)
+    if written.precision == "fp32":
         asked = "fp32"
-    elif encoder.float32 != graph.unquantized(model) or asked not in ("int8", "mixed"):
+    elif written.float32 != graph.unquantized(model) or asked not in ("int8", "mixed"):
         asked = "mixed"
     return Manifest(
         id=model.id,
@@ -54,8 +54,9 @@ def describe(model: Model, layer: Path, asked: str, origin: Provenance) -> Manif
         pooling=model.pooling,
         outputs=("dense", "token_states", *(("sparse", "multi_vector") if model.heads else ())),
         asked=asked,
-        precision=encoder.precision,
-        float32=encoder.float32,
+        precision=written.precision,
+        float32=written.float32,
+        activation_scales=written.activation_scales,
         target="cpu",
         onnxruntime=onnxruntime.__version__,
         cpu=packing.FEATURES if (layer / PACKED).exists() else (),

@@ -34,7 +34,9 @@ def write(source: Source, hidden: int, folder: Path) -> None:
         graph.output("multi_vector", graph.normalized(linear(rest, "colbert_linear", hidden)))
         graph.save(
             folder / GRAPH,
-            ("token_states", TensorProto.FLOAT, ["batch", "tokens", hidden]),
-            ("sparse", TensorProto.FLOAT, ["batch", "tokens"]),
-            ("multi_vector", TensorProto.FLOAT, ["batch", "rows", hidden]),
+            [("token_states", TensorProto.FLOAT, ["batch", "tokens", hidden])],
+            [
+                ("sparse", TensorProto.FLOAT, ["batch", "tokens"]),
+                ("multi_vector", TensorProto.FLOAT, ["batch", "rows", hidden]),
+            ],
         )

@@ -7,6 +7,12 @@ from pathlib import Path
 
 from handler.engine.manifest import Manifest
 
+_SCALES = {
+    "static": "calibrated: texts share runs",
+    "dynamic": "by what is in a run: each text runs alone",
+    None: "none",
+}
+
 
 def lines(folder: Path, found: Manifest) -> Iterator[str]:
     """What `inspect` prints of a layer in this folder."""
@@ -23,6 +29,7 @@ def lines(folder: Path, found: Manifest) -> Iterator[str]:
         "context": f"{found.context} tokens, {found.content_tokens} of text",
         "outputs": ", ".join(found.outputs),
         "precision": f"{found.precision} for {found.target}: {parity(found.parity)}",
+        "scales": _SCALES[found.activation_scales],
         "in float32": ", ".join(found.float32) or ("all" if found.precision == "fp32" else "no matrix"),
         "machines": f"x86-64, {found.target}, any vector width"
         + (f"; packed for {', '.join(found.cpu)} without AMX" if found.cpu else ""),
@@ -49,9 +56,18 @@ def _provenance(found: Manifest) -> str:
 def parity(figures: dict[str, float]) -> str:
     """The figures of `parity.figures` in one line."""
     figures = defaultdict(lambda: float("nan"), figures)  # a manifest may have been tampered with
-    shown = (
-        f"cosine to fp32 {figures['mean_cosine']:.4f} (1st percentile {figures['percentile_cosine']:.4f}, least "
-        f"{figures['least_cosine']:.4f}), Spearman {figures['spearman']:.4f}, nearest neighbour equal for "
-        f"{figures['neighbours']:.1%} of {figures['texts']:.0f} texts"
+    shown = f"cosine to fp32 {_parity(figures, '')} texts"
+    if "sparse_overlap" in figures:
+        shown += f", sparse terms {figures['sparse_overlap']:.1%}"
+    if "docstrings.texts" in figures:
+        shown += f"; {_parity(figures, 'docstrings.')} sentences of docstrings"
+    return shown
+
+
+def _parity(figures: dict[str, float], of: str) -> str:
+    return (
+        f"{figures[f'{of}mean_cosine']:.4f} (1st percentile {figures[f'{of}percentile_cosine']:.4f}, least "
+        f"{figures[f'{of}least_cosine']:.4f}), Spearman {figures[f'{of}spearman']:.4f}, nearest neighbour equal for "
+        f"{figures[f'{of}neighbours']:.1%} and ten nearest for {figures[f'{of}top_ten']:.1%} of "
+        f"{figures[f'{of}texts']:.0f}"
     )
-    return shown + (f", sparse terms {figures['sparse_overlap']:.1%}" if "sparse_overlap" in figures else "")

@@ -18,7 +18,8 @@ from onnx import helper
 
 from handler.engine.manifest import GRAPH, WEIGHTS
 from model_layer import parity, run
-from model_layer.catalog import Thresholds
+from model_layer.catalog import Model
+from model_layer.encoder import nodes
 from model_layer.parity import Matrix
 from model_layer.run import Outputs
 
@@ -40,13 +41,11 @@ class Bench:
         """Of the layer, or of another encoder for its tokenizer and heads."""
         return run.outputs(self.layer, self.inputs, self.control, encoder)
 
-    def shortfalls(self, found: Outputs, thresholds: Thresholds) -> list[str]:
-        return list(parity.shortfalls(parity.figures(found, self.reference), thresholds))
+    def shortfalls(self, found: Outputs, model: Model) -> list[str]:
+        return list(parity.shortfalls(parity.figures(found, self.reference, model), model.thresholds))
 
 
-def needed(
-    bench: Bench, thresholds: Thresholds, folder: Path, progress: Callable[[str], None]
-) -> tuple[str, ...] | None:
+def needed(bench: Bench, model: Model, folder: Path, progress: Callable[[str], None]) -> tuple[str, ...] | None:
     """The matrices of a layer in int8 that must be in float32 for it to pass, what hurts most first; None where all
     but one would not do, for with all it is in fp32. `folder`: an empty one, on the layer's own disk."""
     variants = _Variants(bench.layer, bench.unquantized, folder)
@@ -62,7 +61,7 @@ def needed(
 
     def passes(count: int) -> bool:
         names = _names(ranked[:count])
-        short = bench.shortfalls(bench.outputs(variants.write(names)), thresholds)
+        short = bench.shortfalls(bench.outputs(variants.write(names)), model)
         progress(f"{len(names)} in float32: {'; '.join(short) or 'passes'}")
         return not short
 
@@ -94,7 +93,7 @@ def _vectors(graph: Path, ids: Sequence[npt.NDArray[np.int64]]) -> Iterator[Matr
     """Of each text float32 [1 + tokens, dimensions]: the dense vector, then the states."""
     session: onnxruntime.InferenceSession = run.session(graph)
     for each in ids:
-        dense, states = session.run(["dense", "token_states"], {"input_ids": each})
+        dense, states = session.run(["dense", "token_states"], run.feed(each))
         yield np.concatenate([dense, states[0]])
 
 
@@ -139,7 +138,7 @@ class _Variants:
             weight.name = f"{name}.float32"
             next(entry for entry in weight.external_data if entry.key == "location").value = _FLOAT32
             model.graph.initializer.append(weight)
-        read = {name for node in model.graph.node for name in node.input}
+        read = {name for node in nodes(model.graph) for name in node.input}
         unread = [each for each in model.graph.initializer if each.name not in read]
         for each in unread:
             model.graph.initializer.remove(each)

@@ -150,8 +150,8 @@ def _saved(layer: Path) -> Iterator[tuple[onnx.ModelProto, Any]]:
 def _probe(layer: Path) -> dict[str, str]:
     """What a function compares with its own vector of the same ids."""
     [ids] = run.token_ids(layer, [_TEXT])
-    [vector] = run.session(layer / GRAPH).run(["dense"], {"input_ids": ids})
+    [vector] = run.session(layer / GRAPH).run(["dense"], run.feed(ids))
     return {
-        PROBE_IDS: " ".join(map(str, ids[0])),
+        PROBE_IDS: " ".join(map(str, ids)),
         PROBE_VECTOR: base64.b64encode(vector.astype("<f4").tobytes()).decode(),
     }

@@ -7,11 +7,14 @@ keeps every pair of neighbouring inputs to a sum of 128 in either sign, which th
 then the same on every processor.
 """
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
 Int8 = npt.NDArray[np.int8]
 Array = npt.NDArray[np.float32]
+Scale = tuple[np.float32, np.uint8]  # and zero point
 
 _BLOCK = 4096  # rows at a time: a table of 250,002 needs no second gigabyte
 
@@ -39,6 +42,18 @@ def matrix(array: Array) -> tuple[Int8, Array]:
     positive, negative = np.maximum(padded, 0), np.maximum(-padded, 0)
     sums = [(part[:, ::2] + part[:, 1::2]).max(axis=1, keepdims=True) for part in (positive, negative)]
     return _round(array, np.maximum(*sums))
+
+
+def activations(low: Array, high: Array) -> Scale:
+    """The scale and zero point of all that lies between the least low and the greatest high of its channels.
+
+    x ≈ (value - zero) · scale, values 0 … 255, and 0 is exact. The scale is rounded up to eight bits, so that a last
+    bit which another processor's kernels round otherwise changes none of this.
+    """
+    least, most = min(0.0, float(low.min())), max(0.0, float(high.max()))
+    mantissa, exponent = math.frexp((most - least) / 255 or 1.0)
+    scale = math.ldexp(math.ceil(mantissa * 256), exponent - 8)
+    return np.float32(scale), np.uint8(round(-least / scale))
 
 
 def _round(array: Array, widest: Array) -> tuple[Int8, Array]:

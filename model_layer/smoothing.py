@@ -6,15 +6,11 @@ So what a matrix reads is divided by its factors, and the matrix's rows are mult
 al., arXiv:2211.10438, equation 4). Attention's output is left as it is: factors there changed nothing measurable.
 """
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-
 import numpy as np
 import numpy.typing as npt
-import onnx
 
-from handler.engine.manifest import GRAPH
-from model_layer import graph, run
+from model_layer import graph
+from model_layer.calibration import Ranges
 from model_layer.catalog import Geometry
 from model_layer.sources import Source, layer_prefix, shapes
 
@@ -30,9 +26,9 @@ _MOST = 8.0
 SMOOTHED = tuple(group for group in graph.GROUPS if group != ("attention.output.dense",))
 
 
-def factors(source: Source, geometry: Geometry, unquantized: Path, layer: Path, texts: Sequence[str]) -> graph.Factors:
+def factors(source: Source, geometry: Geometry, ranges: Ranges) -> graph.Factors:
     """The factors of every smoothed matrix, float32 [its input channels]; matrices that read the same share theirs."""
-    widths = _widths(unquantized, layer, texts)
+    widths = {matrix: np.maximum(-low, high) for matrix, (low, high) in ranges.items()}
     found: dict[str, Array] = {}
     for index in range(geometry.layers):
         for group in SMOOTHED:
@@ -49,20 +45,3 @@ def factors(source: Source, geometry: Geometry, unquantized: Path, layer: Path, 
             # multiplication is exact.
             found |= dict.fromkeys(names, np.exp2(np.rint(np.log2(factor))).astype(np.float32))
     return found
-
-
-def _widths(unquantized: Path, layer: Path, texts: Sequence[str]) -> Mapping[str, Array]:
-    """max|x| of each input channel of each matrix of an unquantized graph, over all tokens of the texts."""
-    model = onnx.load(unquantized / GRAPH, load_external_data=False)
-    reads = {node.input[1]: node.input[0] for node in model.graph.node if node.op_type == "MatMul"}
-    outputs = sorted(set(reads.values()))
-    model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in outputs)
-    observed = unquantized / "observed.onnx"
-    observed.write_bytes(model.SerializeToString())
-    session = run.session(observed)
-    most: dict[str, Array] = {}
-    for ids in run.token_ids(layer, texts):
-        for name, values in zip(outputs, session.run(outputs, {"input_ids": ids}), strict=True):
-            widest = np.abs(values[0]).max(axis=0)
-            most[name] = np.maximum(most.get(name, widest), widest)
-    return {matrix: most[name] for matrix, name in reads.items()}

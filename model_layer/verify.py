@@ -9,7 +9,7 @@ import numpy as np
 
 from handler.engine import manifest
 from handler.engine.manifest import GRAPH, TOKENIZER, UNIGRAM, Manifest
-from model_layer import cl100k, facts, graph, heads, packed, parity, run, unigram
+from model_layer import cl100k, encoder, facts, heads, packed, parity, run, unigram
 from model_layer.catalog import MODELS
 from model_layer.checkpoint import provenance
 from model_layer.writer import floats
@@ -54,15 +54,15 @@ def _names(found: Manifest, folder: Path) -> Iterator[str]:
 
 def _facts(found: Manifest, folder: Path) -> Iterator[str]:
     """Of a graph that is not the catalog's, and of what a build would write of these files in another way."""
-    model, encoder = MODELS[found.id], graph.read(folder)
+    model, written = MODELS[found.id], encoder.read(folder)
     if model.weights == "seeded":
-        model = model.with_layers(encoder.geometry.layers)
+        model = model.with_layers(written.geometry.layers)
     built = replace(model.geometry, token_types=1)
     for name in (field.name for field in fields(built)):
-        if (has := getattr(encoder.geometry, name)) != (should := getattr(built, name)):
+        if (has := getattr(written.geometry, name)) != (should := getattr(built, name)):
             yield f"the graph has {name} {has}, {model.id} {should}"
-    if encoder.pooling != model.pooling:
-        yield f"the graph has {encoder.pooling} pooling, {model.id} {model.pooling}"
+    if written.pooling != model.pooling:
+        yield f"the graph has {written.pooling} pooling, {model.id} {model.pooling}"
 
     ready = folder / UNIGRAM
     should_hold = unigram.form((folder / TOKENIZER).read_text(encoding="utf-8"))
@@ -90,17 +90,18 @@ def _vectors(found: Manifest, folder: Path) -> tuple[list[str], dict[str, float]
     """What is wrong with the layer's outputs, and their parity anew."""
     model = MODELS[found.id]
     inputs, reference = parity.load_reference(folder / parity.REFERENCE)
-    if inputs != parity.texts(model.verification):
+    own, wanted = parity.texts(model.verification), parity.inputs(model)
+    if inputs[: len(own)] != own or len(inputs) != len(wanted):  # another Python has other docstrings
         return [f"{parity.REFERENCE} holds other texts than this version's"], {}
     outputs = run.outputs(folder, inputs, found.control_ids)
     if not outputs.finite:
         return ["some output of it is not finite"], {}
-    measured = parity.figures(outputs, reference)
+    measured = parity.figures(outputs, reference, model)
     wrong = list(parity.shortfalls(measured, model.thresholds))
     for name in sorted(measured.keys() | found.parity.keys()):
         value, recorded = (each.get(name, float("nan")) for each in (measured, found.parity))
         # Shares of texts move in whole texts.
-        drift = DRIFT if "cosine" in name or name == "spearman" else 5 / len(inputs)
+        drift = DRIFT if "cosine" in name or name.endswith("spearman") else 5 / len(own)
         if not abs(value - recorded) <= drift:
             wrong.append(f"{name} is {value}, the manifest recorded {recorded}")
     return wrong, measured

@@ -1,6 +1,8 @@
 """An ONNX graph being written: nodes and their names, and arrays as external data on page boundaries."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,6 +23,7 @@ class Writer:
 
     def __init__(self, weights: Path) -> None:
         self._nodes: list[onnx.NodeProto] = []
+        self._numbers = count()
         self._initializers: list[onnx.TensorProto] = []
         self._location = weights.name
         self._file = weights.open("wb")
@@ -33,9 +36,22 @@ class Writer:
     ) -> None:
         self._file.close()
 
+    def name(self, kind: str) -> str:
+        """One that nothing else in the graph has."""
+        return f"{kind}_{next(self._numbers)}"
+
+    @contextmanager
+    def inner(self) -> Iterator[list[onnx.NodeProto]]:
+        """What is added meanwhile goes into this list: a graph inside the graph, which sees the values around it."""
+        outer, self._nodes = self._nodes, []
+        try:
+            yield self._nodes
+        finally:
+            self._nodes = outer
+
     def node(self, kind: str, *inputs: str, outputs: int = 1, domain: str = "", **attributes: Any) -> list[str]:
         """Add a node; names of its outputs."""
-        names = [f"{kind}_{len(self._nodes)}_{index}" for index in range(outputs)]
+        names = [self.name(kind) for _ in range(outputs)]
         self._nodes.append(helper.make_node(kind, inputs, names, domain=domain, **attributes))
         return names
 
@@ -47,7 +63,9 @@ class Writer:
         """Make a value an output of the graph under this name."""
         self._nodes.append(helper.make_node("Identity", [value], [name]))
 
-    def constant(self, name: str, values: list[int] | list[float], dtype: type[np.generic] = np.int64) -> str:
+    def constant(
+        self, name: str, values: float | list[int] | list[float], dtype: type[np.generic] | type[bool] = np.int64
+    ) -> str:
         """A few numbers inside the graph file, where shape inference can see them."""
         self._initializers.append(onnx.numpy_helper.from_array(np.array(values, dtype), name))
         return name
@@ -68,12 +86,12 @@ class Writer:
         length = self.op("ReduceL2", rows, self.constant("vector_axis", [-1]), keepdims=1)
         return self.op("Div", rows, self.op("Max", length, self.constant("floor", [1e-12], np.float32)))
 
-    def save(self, path: Path, given: Tensor, *outputs: Tensor) -> None:
-        """Write the graph, with its one input and its outputs."""
+    def save(self, path: Path, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
+        """Write the graph, with its inputs and outputs."""
         graph = helper.make_graph(
             self._nodes,
             path.stem,
-            [helper.make_tensor_value_info(*given)],
+            [helper.make_tensor_value_info(*each) for each in inputs],
             [helper.make_tensor_value_info(*each) for each in outputs],
             self._initializers,
         )

@@ -1,46 +1,37 @@
-"""Token ids to vectors. One text a run, no padding and no mask, so that a vector never depends on its company."""
+"""Token ids to vectors. No padding and no mask, and a vector never depends on its company."""
 
 import logging
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-
-import numpy as np
-import numpy.typing as npt
 
 from handler.engine import cpu
 from handler.engine.layer import Layer
 from handler.engine.pace import Pace
-from handler.engine.session import RunOptions, Session, open_session, run_options
+from handler.engine.session import Session, open_session
 from handler.engine.tokens import Tokens
+from handler.engine.turns import DeadlineError, Matrix, NonFiniteVectorError, Turns
 from handler.settings import Settings
+
+__all__ = ["DeadlineError", "Engine", "Matrix", "NonFiniteVectorError"]
 
 log = logging.getLogger(__name__)
 
-Matrix = npt.NDArray[np.float32]
-
-
-class NonFiniteVectorError(Exception):
-    """The model produced NaN or infinity for the input of this index."""
-
-    def __init__(self, index: int) -> None:
-        super().__init__(f"input {index}")
-        self.index = index
-
-
-class DeadlineError(Exception):
-    """The deadline came before all texts were encoded; what was running has been stopped."""
+# Tokens that a run has where texts may share it: with 16 a token takes twice as long as with 128, and
+# from 256 on nothing is gained, while the next caller waits longer.
+_TOGETHER = 256
 
 
 class Engine:
-    """A loaded layer. Its methods may be called from many threads; runs take turns, a text each, on all cores."""
+    """A loaded layer. Its methods may be called from many threads; texts take turns on all cores.
 
-    def __init__(self, tokens: Tokens, session: Session, dimensions: int) -> None:
-        self.tokens, self.dimensions, self.pace = tokens, dimensions, Pace(dimensions)
-        self._session = session
-        self._turn = threading.Lock()
+    `together`: how many tokens short texts may have that share a run, where the layer's vectors allow it; `at_once`:
+    how many runs there may be.
+    """
+
+    def __init__(self, tokens: Tokens, session: Session, dimensions: int, together: int = 0, at_once: int = 1) -> None:
+        self.tokens, self.dimensions, self.pace = tokens, dimensions, Pace(dimensions, together)
+        self._turns = Turns(session, dimensions, self.pace, together, at_once)
 
     @classmethod
     def load(cls, layer: Layer, settings: Settings) -> "Engine":
@@ -55,9 +46,10 @@ class Engine:
             read = time.perf_counter()
             session = loading.result()
         opened = time.perf_counter()
-        engine = cls(tokens, session, layer.manifest.dimensions)
-        engine.encode(tokens.encode(["warm"]))
-        engine.pace = Pace(engine.dimensions)  # the first run is like no other
+        alone = layer.manifest.activation_scales == "dynamic"  # scales are by what is in a run
+        dimensions = layer.manifest.dimensions
+        cls(tokens, session, dimensions).encode(tokens.encode(["warm"]))  # the first run's pace is like no other
+        engine = cls(tokens, session, dimensions, 0 if alone else _TOGETHER, threads)
         log.info(
             "loaded %s: tokenizer %.0f ms, session %.0f ms, first run %.0f ms, %d threads of %.2f vCPU",
             layer.manifest.id,
@@ -69,60 +61,21 @@ class Engine:
         )
         return engine
 
+    def cost(self, ids: Sequence[Sequence[int]]) -> float:
+        """Of encoding these, for `pace`."""
+        return self.pace.cost(map(len, dict.fromkeys(map(tuple, ids))))
+
     def encode(self, ids: Sequence[Sequence[int]], deadline: float | None = None) -> Matrix:
-        """float32 [len(ids), dimensions], L2-normalized, in the order of `ids` (special tokens included).
+        """float32 [len(ids), dimensions], L2-normalized, in the order of `ids` (special tokens included); what is
+        there twice is encoded once.
 
         Raises NonFiniteVectorError before anything else is done with such a vector, and DeadlineError where
         `deadline`, a time of time.monotonic(), comes first.
         """
-        vectors = np.empty((len(ids), self.dimensions), np.float32)
-        with _stop(deadline) as stop:
-            for index, tokens in enumerate(ids):
-                feed = {"input_ids": np.array([tokens], np.int64)}
-                with self._my_turn(deadline):
-                    if stop is not None and stop.terminate:
-                        raise DeadlineError
-                    start = time.perf_counter()
-                    try:
-                        vectors[index] = self._run(feed, stop)
-                    finally:  # what was stopped would have taken longer: it counts as what it took
-                        self.pace.measured(self.pace.cost([len(tokens)]), time.perf_counter() - start)
-                if not np.isfinite(vectors[index]).all():
-                    raise NonFiniteVectorError(index)
-        return vectors
-
-    def _run(self, feed: dict[str, npt.NDArray[np.int64]], stop: RunOptions | None) -> npt.NDArray[np.float32]:
+        numbers: dict[tuple[int, ...], int] = {}
+        places = [numbers.setdefault(tuple(each), len(numbers)) for each in ids]
         try:
-            vectors = self._session.run(["dense"], feed, stop)[0]
-        except Exception:  # onnxruntime's own exceptions have no common base
-            if stop is not None and stop.terminate:
-                raise DeadlineError from None
-            raise
-        vector: npt.NDArray[np.float32] = vectors[0]
-        return vector
-
-    @contextmanager
-    def _my_turn(self, deadline: float | None) -> Iterator[None]:
-        """A run has all cores; another caller's text comes next."""
-        if not self._turn.acquire(timeout=-1 if deadline is None else max(0.0, deadline - time.monotonic())):
-            raise DeadlineError
-        try:
-            yield
-        finally:
-            self._turn.release()
-
-
-@contextmanager
-def _stop(deadline: float | None) -> Iterator[RunOptions | None]:
-    """Options for runs that end at the deadline; None for none."""
-    if deadline is None:
-        yield None
-        return
-    options = run_options()
-    timer = threading.Timer(max(0.0, deadline - time.monotonic()), setattr, (options, "terminate", True))
-    timer.daemon = True
-    timer.start()
-    try:
-        yield options
-    finally:
-        timer.cancel()
+            vectors = self._turns.vectors(list(numbers), deadline)
+        except NonFiniteVectorError as error:
+            raise NonFiniteVectorError(places.index(error.index)) from None
+        return vectors if len(vectors) == len(places) else vectors[places]

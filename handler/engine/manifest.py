@@ -58,6 +58,7 @@ class Manifest:
     asked: str  # --precision of the build: "int8", "mixed" or "fp32"
     precision: str  # what came of it: "int8" or "fp32"
     float32: tuple[str, ...]  # matrices of an int8 layer that are left in float32
+    activation_scales: str | None  # of an int8 layer: "static", calibrated, or "dynamic", by what shares a run
     target: str  # "cpu"
     onnxruntime: str  # version it was verified with
     cpu: tuple[str, ...]  # CPU features that `packed.onnx` needs, beside that version; empty without it

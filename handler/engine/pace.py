@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 # A text costs as much as its tokens, and for each token the attention to all the others: measured on bge-m3's geometry
 # (hidden 1,024), 671 tokens a second at 512 tokens and 152 at 8,192, so that 1.7 · hidden others cost as much as one
-# token more. Beside that a run costs some tokens however short its text is (336 a second at 8 tokens, 937 at 128).
+# token more. Beside that a run costs some tokens however short its texts are (336 a second at 8 tokens, 937 at 128).
 _ATTENTION = 1.7
 _RUN = 16.0
 
@@ -18,15 +18,22 @@ _OLD_S = 10.0  # after which an idle machine may have become faster than it was 
 class Pace:
     """The measured rate, and the work that has been taken and not yet done. Safe for many threads."""
 
-    def __init__(self, hidden: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._company, self._clock = _ATTENTION * hidden, clock
+    def __init__(self, hidden: int, together: int = 0, clock: Callable[[], float] = time.monotonic) -> None:
+        """`together`: tokens that texts may have which share a run."""
+        self._company, self._together, self._clock = _ATTENTION * hidden, together, clock
         self._cost = self._seconds = self._last = 0.0
         self._taken: list[float] = []
         self._lock = threading.Lock()
 
     def cost(self, lengths: Iterable[int]) -> float:
-        """Of texts of these lengths in tokens, as the number of tokens of short texts that cost as much."""
-        return sum(_RUN + length * (1 + length / self._company) for length in lengths)
+        """Of texts of these lengths in tokens, as the number of tokens that cost as much in a run of many."""
+        cost, room = 0.0, 0
+        for length in lengths:
+            if length > room:
+                cost, room = cost + _RUN, max(length, self._together)
+            room -= length
+            cost += length * (1 + length / self._company)
+        return cost
 
     def seconds(self, cost: float) -> float:
         """How long so much work takes alone; 0 before anything has been measured."""
@@ -50,7 +57,7 @@ class Pace:
     def take(self, cost: float, patience: float) -> float | None:
         """Take work that may wait for so many seconds; how many it would have to wait where it is not taken.
 
-        Requests take turns, a text each: of a larger one, no more than its own size is done before a smaller one.
+        Requests take turns, text by text: of a larger one, no more than its own size is done before a smaller one.
         """
         with self._lock:
             ahead = sum(min(cost, other) for other in self._taken) * self._seconds / self._cost if self._cost else 0.0

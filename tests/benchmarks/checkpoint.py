@@ -15,7 +15,7 @@ from model_layer.catalog import Model
 from model_layer.sources import Source, layer_prefix, shapes
 
 
-def write(model: Model, source: Source, folder: Path) -> None:
+def write(source: Source, model: Model, folder: Path) -> None:
     """Write the checkpoint into an empty folder. Raises SourceError."""
     padding = max(model.geometry.first_position - 1, 0)
     save_file(_arrays(model, source), folder / "model.safetensors", metadata={"format": "pt"})

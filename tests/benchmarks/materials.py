@@ -12,14 +12,14 @@ from typing import Any
 from model_layer.catalog import MODELS, Model, Texts
 from model_layer.commands import OUT as LAYERS
 from model_layer.sources import open_source
-from tests.benchmarks import checkpoint
+from tests.benchmarks import batched, checkpoint
 from tests.benchmarks.loads import Texter
 from tests.benchmarks.peers import MADE, Peer
 from tests.benchmarks.process import HOUSE, WorkerError, prepare, python
 
 OUT = Path(__file__).parent / "out"
 _CALIBRATION = [16, 32, 64, 128, 256]  # tokens of the texts that static quantization is calibrated on
-_LAYER_READER = "openvino"  # takes our float32 layer, the others the checkpoint
+_GRAPH_READER = "openvino"  # takes our float32 graph, the others the checkpoint
 _EACH = 24  # texts of each length
 
 Tell = Callable[[str], None]
@@ -50,19 +50,21 @@ class Materials:
     def options(self, peer: Peer) -> dict[str, Any]:
         """A peer's options, after the files that it loads have been made. Raises WorkerError."""
         options = {"threads": self.threads, "layers": self.layers, **peer.options}
-        if peer.environment and peer.environment != _LAYER_READER:
-            options["checkpoint"] = str(self._checkpoint())
+        if peer.environment:
+            options |= self._source_for(peer.environment)
         if peer.made:
             options["made"] = str(self._made(peer.made))
         return options
 
-    def _checkpoint(self) -> Path:
-        with _once(self.folder / "checkpoint") as made:
+    def _source_for(self, environment: str) -> dict[str, str]:
+        """What a peer of this environment reads or is made of, as an option."""
+        name, write = ("graph", batched.write) if environment == _GRAPH_READER else ("checkpoint", checkpoint.write)
+        with _once(self.folder / name) as made:
             if made:
-                self.tell(f"{self.name}: writing the checkpoint")
+                self.tell(f"{self.name}: writing the {name}")
                 source, _ = open_source(self.model, LAYERS / "sources")
-                checkpoint.write(self.model, source, made)
-        return self.folder / "checkpoint"
+                write(source, self.model, made)
+        return {name: str(self.folder / name)}
 
     def _made(self, name: str) -> Path:
         maker = MADE[name]
@@ -70,8 +72,7 @@ class Materials:
             if made:
                 self.tell(f"{self.name}: making {name}")
                 options = {"threads": self.threads, "layers": self.layers, "made": str(made), **maker.options}
-                if maker.environment != _LAYER_READER:
-                    options["checkpoint"] = str(self._checkpoint())
+                options |= self._source_for(maker.environment)
                 lengths = [length for length in _CALIBRATION if length <= self.model.context] * _EACH
                 options["calibration"] = self.texter.texts(lengths, seed=2)
                 prepare(maker.environment, maker.worker, options, self.folder / f"{name}.log")

@@ -7,6 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -34,11 +37,20 @@ class WorkerError(Exception):
     """A worker has ended before it was told to; the message is the last that it wrote."""
 
 
+@dataclass(frozen=True)
+class Pass:
+    """`memory`: the most that the process had meanwhile, in bytes."""
+
+    seconds: float
+    cpu_seconds: float
+    memory: int
+
+
 class Worker:
     """`environment`: a folder of .venv-peers, or None for our own environment."""
 
     def __init__(self, environment: str | None, module: str, options: dict[str, Any], log: Path) -> None:
-        self._log = log
+        self._log, start = log, time.perf_counter()
         with log.open("w") as errors:
             self._process = subprocess.Popen(
                 _call(environment, module),
@@ -50,7 +62,8 @@ class Worker:
                 env=_environ(options["threads"]),
             )
         self._send(options)
-        self.ready_seconds: float = self._answer()
+        self._answer()
+        self.start_seconds = time.perf_counter() - start
 
     def __enter__(self) -> "Worker":
         return self
@@ -64,16 +77,22 @@ class Worker:
             if pipe is not None:
                 pipe.close()
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def give(self, texts: list[list[int]]) -> None:
         self._ask({"texts": texts})
 
-    def seconds(self, batch: int) -> tuple[float, int]:
-        """Of encoding what was given once, and the most memory that the process had meanwhile, in bytes."""
-        folder = Path(f"/proc/{self._process.pid}")
-        (folder / "clear_refs").write_text("5")  # the peak is that of this pass: Documentation/filesystems/proc.rst
+    def encode(self, batch: int) -> Pass:
+        """Encode once what was given."""
+        folder = Path(f"/proc/{self.pid}")
+        with suppress(OSError):  # some kernels have none: then it is the peak since the start
+            (folder / "clear_refs").write_text("5")  # from here on: Documentation/filesystems/proc.rst
+        before = _cpu_seconds(folder)
         seconds: float = self._ask({"seconds": batch})
         [peak] = (line for line in (folder / "status").read_text().splitlines() if line.startswith("VmHWM"))
-        return seconds, int(peak.split()[1]) * 1024
+        return Pass(seconds, _cpu_seconds(folder) - before, int(peak.split()[1]) * 1024)
 
     def vectors(self, batch: int, count: int) -> Matrix:
         text = self._ask({"vectors": batch})
@@ -99,6 +118,7 @@ class Worker:
             code = self._process.wait()
             raise WorkerError(_ending(code, self._log))
         self._process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)  # until it has stopped
         [value] = json.loads(line).values()
         return value
 
@@ -122,6 +142,12 @@ def prepare(environment: str | None, module: str, options: dict[str, Any], log: 
 
 def python(environment: str | None) -> Path:
     return HOUSE / ".venv-peers" / environment / "bin/python" if environment else Path(sys.executable)
+
+
+def _cpu_seconds(folder: Path) -> float:
+    """Of all threads of a process, by its folder in /proc, in steps of 10 ms."""
+    user, system = (folder / "stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def _ending(code: int, log: Path) -> str:

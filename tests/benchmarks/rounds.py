@@ -8,25 +8,29 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tests.benchmarks.bound import FP32, INT8, OPERATIONS, Peaks, Work
-from tests.benchmarks.process import Matrix, Worker, WorkerError
+from tests.benchmarks.peers import OURS
+from tests.benchmarks.process import Matrix, Pass, Worker, WorkerError
 
 LEAST = 2  # passes of the slowest, after a warm-up
 
 
 @dataclass
 class Entry:
-    """A peer with one of its batch sizes. `seconds` and `peaks`: by round, where it had its turn."""
+    """A peer with one of its batch sizes. `passes`: by round, where it had its turn."""
 
     peer: str
     batch: int
     worker: Worker
-    seconds: dict[int, float] = field(default_factory=dict)
-    memory: int = 0  # bytes, the most of any pass
+    passes: dict[int, Pass] = field(default_factory=dict)
     cosines: tuple[float, float] | None = None  # mean and least, against float32
     fault: str | None = None
 
     def __str__(self) -> str:
         return f"{self.peer}, batches of {self.batch}" if self.batch else self.peer
+
+    @property
+    def spent(self) -> float:
+        return sum(each.seconds for each in self.passes.values())
 
     def warm_up(self, reference: Matrix) -> None:
         vectors = self.worker.vectors(self.batch, len(reference))
@@ -34,21 +38,30 @@ class Entry:
         self.cosines = float(cosines.mean()), float(cosines.min())
 
     def take(self, turn: int) -> None:
-        self.seconds[turn], memory = self.worker.seconds(self.batch)
-        self.memory = max(self.memory, memory)
+        self.passes[turn] = self.worker.encode(self.batch)
+
+    @property
+    def memory(self) -> int:
+        """Bytes, the most of any pass."""
+        return max((each.memory for each in self.passes.values()), default=0)
+
+    @property
+    def cores(self) -> float:
+        """How many it had: fewer than its threads where others took them, or where it waits for itself."""
+        return statistics.median(each.cpu_seconds / each.seconds for each in self.passes.values())
 
     def rates(self, work: Work) -> list[float]:
-        return [work.tokens / each for each in self.seconds.values()]
+        return [work.tokens / each.seconds for each in self.passes.values()]
 
     def over(self, other: "Entry") -> float:
         """How often as fast as another."""
-        both = self.seconds.keys() & other.seconds.keys()
-        return statistics.median(other.seconds[each] / self.seconds[each] for each in both)
+        both = self.passes.keys() & other.passes.keys()
+        return statistics.median(other.passes[each].seconds / self.passes[each].seconds for each in both)
 
     def share(self, work: Work, precision: str, measured: Mapping[int, Peaks]) -> float:
         """Of the bound."""
         return statistics.median(
-            work.tokens / seconds / work.rate(precision, measured[each]) for each, seconds in self.seconds.items()
+            work.tokens / each.seconds / work.rate(precision, measured[turn]) for turn, each in self.passes.items()
         )
 
 
@@ -61,7 +74,8 @@ def take_turns(
     budget: float,
     tell: Callable[[str], None],
 ) -> dict[int, Peaks]:
-    """Fill the entries; the machine's peaks by round. A peer that has had `budget` seconds and LEAST passes sits out.
+    """Fill the entries; the machine's peaks by round. Who has had `budget` seconds and LEAST passes sits out, except
+    for ours, which the others are held against.
 
     One whose worker ends has the reason as its `fault`, and takes no further part.
     """
@@ -78,7 +92,7 @@ def take_turns(
         measured[turn] = _peaks(machine)
         start = turn * len(entries) // passes
         for entry in [*entries[start:], *entries[:start]]:
-            if entry.fault or (len(entry.seconds) >= LEAST and sum(entry.seconds.values()) > budget):
+            if entry.fault or (len(entry.passes) >= LEAST and entry.spent > budget and entry.peer != OURS):
                 continue
             tell(f"round {turn + 1} of {passes}: {entry}")
             try:
@@ -89,5 +103,5 @@ def take_turns(
 
 
 def _peaks(machine: Worker) -> Peaks:
-    int8, fp32 = (OPERATIONS / min(machine.seconds(kind)[0] for _ in range(2)) for kind in (INT8, FP32))
+    int8, fp32 = (OPERATIONS / min(machine.encode(kind).seconds for _ in range(2)) for kind in (INT8, FP32))
     return Peaks(int8, fp32)

@@ -25,11 +25,11 @@ class Result:
 
     @property
     def ours(self) -> Entry | None:
-        return next((entry for entry in self.entries if entry.peer == OURS and entry.seconds), None)
+        return next((entry for entry in self.entries if entry.peer == OURS and entry.passes), None)
 
     def best(self, peer: str) -> Entry | None:
         """The peer with the batch size that suits it best."""
-        mine = [entry for entry in self.entries if entry.peer == peer and entry.seconds]
+        mine = [entry for entry in self.entries if entry.peer == peer and entry.passes]
         return max(mine, key=lambda entry: statistics.median(entry.rates(self.work)), default=None)
 
     def peak(self, precision: str) -> float:
@@ -51,19 +51,19 @@ def one_load(result: Result) -> Iterator[str]:
     yield ""
     yield (
         "| | batch | tokens/s, median | best | of ours | of the int8 bound | of the fp32 bound | cosine to fp32, mean "
-        "(least) | peak memory | passes |"
+        "(least) | peak memory | cores | passes |"
     )
-    yield "|---|" + "---:|" * 9
+    yield "|---|" + "---:|" * 10
     for entry in result.entries:
         yield _row(result, entry)
     for peer, reason in result.absent.items():
-        yield f"| {PEERS[peer].title} | | {_cell(reason)} |" + " |" * 7
+        yield f"| {PEERS[peer].title} | | {_cell(reason)} |" + " |" * 8
 
 
 def _row(result: Result, entry: Entry) -> str:
     title, batch = PEERS[entry.peer].title, str(entry.batch or "")
-    if entry.fault or entry.cosines is None or not entry.seconds:
-        return f"| {title} | {batch} | {_cell(entry.fault or 'not measured')} |" + " |" * 7
+    if entry.fault or entry.cosines is None or not entry.passes:
+        return f"| {title} | {batch} | {_cell(entry.fault or 'not measured')} |" + " |" * 8
     rates, (mean, least) = entry.rates(result.work), entry.cosines
     shares = [f"{entry.share(result.work, precision, result.peaks):.0%}" for precision in ("int8", "fp32")]
     return " | ".join(
@@ -76,6 +76,7 @@ def _row(result: Result, entry: Entry) -> str:
             *shares,
             f"{mean:.5f} ({least:.5f}){_mark(entry)}",
             f"{entry.memory / 1e6:,.0f} MB",
+            f"{entry.cores:.1f}",
             f"{len(rates)} |",
         ]
     )
@@ -83,19 +84,21 @@ def _row(result: Result, entry: Entry) -> str:
 
 def all_loads(results: Sequence[Result]) -> Iterator[str]:
     """Every peer at the batch size that suits it best on each load: tokens/s, and that over ours."""
-    yield f"| tokens/s, median (of ours) | {' | '.join(result.load.name for result in results)} | peak memory |"
-    yield "|---|" + "---:|" * (len(results) + 1)
+    names = [result.load.name for result in results]
+    yield f"| tokens/s, median (of ours) | {' | '.join(names)} | peak memory | started in |"
+    yield "|---|" + "---:|" * (len(results) + 2)
     asked = dict.fromkeys(entry.peer for result in results for entry in result.entries)
     for peer in asked:
         best = [result.best(peer) for result in results]
         cells = [_best(result, entry) for result, entry in zip(results, best, strict=True)]
         most = max((entry.memory for entry in best if entry), default=0)
-        yield f"| {PEERS[peer].title} | {' | '.join(cells)} | {most / 1e6:,.0f} MB |"
+        ready = max((entry.worker.start_seconds for entry in best if entry), default=0.0)
+        yield f"| {PEERS[peer].title} | {' | '.join(cells)} | {most / 1e6:,.0f} MB | {ready:.1f} s |"
     for precision in ("int8", "fp32"):
         bounds = [f"{result.bound(precision):,.0f}" for result in results]
-        yield f"| bound in {precision} | {' | '.join(bounds)} | |"
+        yield f"| bound in {precision} | {' | '.join(bounds)} | | |"
     for peer, reason in results[0].absent.items() if results else ():
-        yield f"| {PEERS[peer].title} | {_cell(reason)} |" + " |" * len(results)
+        yield f"| {PEERS[peer].title} | {_cell(reason)} |" + " |" * (len(results) + 1)
 
 
 def differing(results: Sequence[Result]) -> Iterator[tuple[Entry, str]]:
@@ -114,7 +117,7 @@ def _best(result: Result, entry: Entry | None) -> str:
 
 
 def _ratio(entry: Entry, ours: Entry | None) -> str:
-    return f"{entry.over(ours):.2f}×" if ours and entry.seconds.keys() & ours.seconds.keys() else "–"
+    return f"{entry.over(ours):.2f}×" if ours and entry.passes.keys() & ours.passes.keys() else "–"
 
 
 def _mark(entry: Entry) -> str:

@@ -20,7 +20,7 @@ from tests.benchmarks import bench, bound, checkpoint, nocuda, plot, sweep, tabl
 from tests.benchmarks.loads import LOADS, Load, uniform, within
 from tests.benchmarks.materials import Materials, gather
 from tests.benchmarks.peers import MADE, OURS, PEERS, REFERENCE
-from tests.benchmarks.process import HOUSE
+from tests.benchmarks.process import HOUSE, Worker
 from tests.benchmarks.table import Result
 
 _TEN = Load("ten", "ten texts", (16,) * 4 + (8, 9, 30, 64, 100, 256))
@@ -49,9 +49,10 @@ def test_our_vectors_are_those_of_float32(results: list[Result]) -> None:
 
 def test_every_pass_is_measured_and_so_is_its_memory(results: list[Result]) -> None:
     for entry in [entry for result in results for entry in result.entries]:
-        assert sorted(entry.seconds) == [0, 1]
-        assert min(entry.seconds.values()) > 0
+        assert sorted(entry.passes) == [0, 1]
+        assert min(each.seconds for each in entry.passes.values()) > 0
         assert 50e6 < entry.memory < 1e9
+        assert entry.cores < 2  # of the one thread that it has
 
 
 def test_the_table_is_markdown_with_a_row_a_peer(results: list[Result]) -> None:
@@ -89,6 +90,16 @@ def test_a_peer_that_has_no_environment_or_fails_is_a_row_with_the_reason(
     assert "| fails | | KeyError: 'none' |" in "\n".join(table.one_load(result))
 
 
+def test_a_worker_is_halted_while_others_have_their_turns(materials: Materials, tmp_path: Path) -> None:
+    peer = PEERS[OURS]
+    with Worker(None, peer.worker, materials.options(peer), tmp_path / "log") as worker:
+        stat = Path(f"/proc/{worker.pid}/stat")
+        for _ in range(2):
+            assert stat.read_text().rpartition(") ")[2][0] == "T"  # stopped by a signal: proc_pid_stat(5)
+            worker.give([[101, 102]])
+    assert not stat.exists()
+
+
 def test_loads_are_what_they_are_called(materials: Materials) -> None:
     mixed, short = LOADS["mixed"], LOADS["short"]
     assert (len(mixed.lengths), min(mixed.lengths), max(mixed.lengths), mixed.tokens) == (32, 8, 512, 2868)
@@ -113,7 +124,7 @@ def test_the_bound_is_the_encoder_s_operations_at_the_peaks() -> None:
 def test_the_checkpoint_s_tokenizer_reads_ids(tmp_path: Path, minilm: Path) -> None:
     model = MODELS[bench.REAL]
     source, _ = open_source(model, LAYERS / "sources")
-    checkpoint.write(model, source, tmp_path)
+    checkpoint.write(source, model, tmp_path)
     config: dict[str, Any] = json.loads((tmp_path / "config.json").read_text())
     assert (config["model_type"], config["num_hidden_layers"]) == ("bert", 6)
     tokenizer = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))

@@ -3,6 +3,8 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,25 +69,136 @@ def test_near_texts_are_near(engine: Engine) -> None:
 
 
 class Session:
-    """A session whose model answers `values`, to see what the engine makes of them."""
+    """A session whose model answers a value for each text's only token, to see what the engine makes of them."""
 
-    def __init__(self, *values: float) -> None:
-        self.values = iter(values)
+    def __init__(self, seconds: float = 0, values: dict[int, float] | None = None) -> None:
+        self.seconds, self.values, self.runs = seconds, values or {}, list[list[int]]()
+        self.begun = threading.Event()
 
-    def run(
-        self, outputs: list[str], feed: dict[str, npt.NDArray[np.int64]], _options: Any = None, /
-    ) -> list[npt.NDArray[np.float32]]:
+    def run(self, outputs: list[str], feed: Any, _options: Any = None, /) -> list[npt.NDArray[np.float32]]:
         assert outputs == ["dense"]
-        assert feed["input_ids"].shape[0] == 1, "one text a run"
-        return [np.array([[1.0, next(self.values)]], np.float32)]
+        assert feed["lengths"].sum() == len(feed["input_ids"])
+        starts = feed["lengths"].cumsum() - feed["lengths"]
+        tokens: list[int] = feed["input_ids"][starts].tolist()
+        self.runs.append(tokens)
+        self.begun.set()
+        time.sleep(self.seconds)
+        return [np.array([[token, self.values.get(token, 0.5)] for token in tokens], np.float32)]
 
 
+@pytest.mark.parametrize("together", [0, 64])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
-def test_a_non_finite_vector_never_leaves(engine: Engine, bad: float) -> None:
-    broken = Engine(engine.tokens, Session(0.5, bad, 0.5), 2)
+def test_a_non_finite_vector_never_leaves(engine: Engine, bad: float, together: int) -> None:
+    broken = Engine(engine.tokens, Session(values={2: bad}), 2, together)
     with pytest.raises(NonFiniteVectorError) as caught:
-        broken.encode([[1], [2], [3]])
-    assert caught.value.index == 1
+        broken.encode([[1], [1], [2], [3]])
+    assert caught.value.index == 2
+
+
+def test_equal_inputs_are_encoded_once(engine: Engine) -> None:
+    session = Session()
+    found = Engine(engine.tokens, session, 2).encode([[7], [8], [7], [7]])
+    assert found[:, 0].tolist() == [7, 8, 7, 7]
+    assert session.runs == [[7], [8]]
+
+
+def test_texts_share_a_run_up_to_a_number_of_tokens_and_a_long_one_runs_alone(engine: Engine) -> None:
+    session = Session()
+    found = Engine(engine.tokens, session, 2, together=10).encode([[n] * n for n in (3, 4, 3, 9, 50, 5, 5 + 1)])
+    assert session.runs == [[3, 4], [9], [50], [5], [6]]
+    assert found[:, 0].tolist() == [3, 4, 3, 9, 50, 5, 6]
+
+
+def test_where_scales_are_by_what_is_in_a_run_each_text_runs_alone(minilm: Path, tmp_path: Path) -> None:
+    layer = open_layer(Settings(model_dir=str(minilm)))
+    for scales, alone in (("static", False), ("dynamic", True)):
+        facts = replace(layer.manifest, activation_scales=scales)
+        loaded = Engine.load(replace(layer, manifest=facts), Settings(threads=2))
+        assert (loaded.cost([[1] * 8] * 16) == loaded.cost([[1] * 8]), alone) == (True, alone), "equal ones are one"
+        many = [[token, 2, 3] for token in range(16)]
+        assert (loaded.cost(many) == pytest.approx(16 * loaded.cost(many[:1]))) == alone
+
+
+def test_what_arrives_during_a_run_shares_the_next_one_and_nobody_waits_for_all_of_another(engine: Engine) -> None:
+    session = Session(seconds=0.1)
+    shared = Engine(engine.tokens, session, 2, together=4)
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(shared.encode, [[n] for n in range(1, 11)])
+        session.begun.wait()
+        others = [pool.submit(shared.encode, [[n], [n + 1]]) for n in (20, 30)]
+        for each, start in zip(others, (20, 30), strict=True):
+            assert each.result()[:, 0].tolist() == [start, start + 1]
+        assert not first.done()
+        assert first.result()[:, 0].tolist() == list(range(1, 11))
+    assert session.runs[0] == [1, 2, 3, 4]
+    assert {20, 30} < set(session.runs[1])
+    assert sorted(token for run in session.runs for token in run) == [*range(1, 11), 20, 21, 30, 31]
+
+
+class Meeting(Session):
+    """Runs wait until so many of them are under way."""
+
+    def __init__(self, parties: int) -> None:
+        super().__init__()
+        self.barrier = threading.Barrier(parties)
+
+    def run(self, outputs: list[str], feed: Any, options: Any = None, /) -> list[npt.NDArray[np.float32]]:
+        self.barrier.wait(10)
+        return super().run(outputs, feed, options)
+
+
+def test_texts_of_one_call_run_at_once_on_several_cores(engine: Engine) -> None:
+    session = Meeting(3)
+    found = Engine(engine.tokens, session, 2, together=2, at_once=3).encode([[n] for n in range(1, 7)])
+    assert found[:, 0].tolist() == [1, 2, 3, 4, 5, 6]
+    assert sorted(session.runs) == [[1, 2], [3, 4], [5, 6]]
+
+
+def test_a_long_text_has_the_memory_for_itself(engine: Engine) -> None:
+    class Counting(Session):
+        under_way = most = 0
+
+        def run(self, outputs: list[str], feed: Any, options: Any = None, /) -> list[npt.NDArray[np.float32]]:
+            self.under_way += 1
+            self.most = max(self.most, self.under_way)
+            found = super().run(outputs, feed, options)
+            self.under_way -= 1
+            return found
+
+    for length, most in ((1000, 2), (1100, 1)):
+        session = Counting(seconds=0.02)
+        Engine(engine.tokens, session, 2, together=256, at_once=2).encode([[n] * length for n in range(1, 7)])
+        assert session.most == most
+
+
+def test_of_runs_at_the_same_time_no_second_counts_twice(engine: Engine) -> None:
+    shared = Engine(engine.tokens, Session(seconds=0.1), 2, at_once=4)
+    texts = [[n] * 10 for n in range(1, 17)]
+    start = time.monotonic()
+    shared.encode(texts)
+    took = time.monotonic() - start
+    assert took < 1
+    assert shared.pace.seconds(shared.cost(texts)) == pytest.approx(took, rel=0.3)
+
+
+def test_a_failed_run_fails_its_caller_alone(engine: Engine) -> None:
+    class Failing(Session):
+        def run(self, outputs: list[str], feed: Any, options: Any = None, /) -> list[npt.NDArray[np.float32]]:
+            found = super().run(outputs, feed, options)
+            if len(self.runs) == 2:
+                raise MemoryError
+            return found
+
+    session = Failing(seconds=0.1)
+    shared = Engine(engine.tokens, session, 2, together=4)
+    with ThreadPoolExecutor() as pool:
+        calls = [pool.submit(shared.encode, [[1], [2], [3], [4]])]
+        session.begun.wait()
+        calls += [pool.submit(shared.encode, [[n], [n + 1]]) for n in (20, 30)]
+        outcomes = [each.exception() for each in calls]
+    assert [type(each) for each in outcomes].count(MemoryError) == 1
+    [served] = [call for call in calls[1:] if call.exception() is None]
+    assert served.result()[1, 0] == served.result()[0, 0] + 1
 
 
 @pytest.fixture(scope="module")
@@ -105,16 +218,21 @@ def test_at_the_deadline_a_run_is_stopped_and_the_next_one_is_whole(slow: Engine
     assert slow.encode([[0, 70, 2]], time.monotonic() + 60).tobytes() == expected.tobytes()
 
 
-def test_after_the_deadline_no_further_text_is_begun(engine: Engine) -> None:
-    class Waiting(Session):
-        def run(self, outputs: list[str], feed: Any, options: Any = None, /) -> list[npt.NDArray[np.float32]]:
-            time.sleep(0.05)
-            return super().run(outputs, feed, options)
+def test_at_one_callers_deadline_those_who_share_the_run_still_get_their_vectors(slow: Engine) -> None:
+    texts = [[0, *range(10, 20), number, 2] for number in range(70, 90)]
+    expected = slow.encode(texts)
+    with ThreadPoolExecutor() as pool:
+        late = [pool.submit(slow.encode, [LONG[:2000], *texts], time.monotonic() + 0.05 * n) for n in range(1, 5)]
+        found = [pool.submit(slow.encode, texts) for _ in range(2)]
+        assert all(isinstance(each.exception(), DeadlineError) for each in late)
+        assert [each.result().tobytes() for each in found] == [expected.tobytes()] * 2
 
-    session = Waiting(*[0.5] * 100)
+
+def test_after_the_deadline_no_further_text_is_begun(engine: Engine) -> None:
+    session = Session(seconds=0.05)
     with pytest.raises(DeadlineError):
-        Engine(engine.tokens, session, 2).encode([[1]] * 100, time.monotonic() + 0.2)
-    assert len(list(session.values)) > 50
+        Engine(engine.tokens, session, 2).encode([[n] for n in range(100)], time.monotonic() + 0.2)
+    assert len(session.runs) < 50
 
 
 def test_at_the_deadline_nobody_waits_for_a_turn_any_longer(slow: Engine) -> None:
@@ -131,9 +249,9 @@ def test_at_the_deadline_nobody_waits_for_a_turn_any_longer(slow: Engine) -> Non
 
 def test_the_pace_is_that_of_the_runs(slow: Engine) -> None:
     """Of long texts as of short ones, attention included, to a factor that a noisy machine makes."""
-    for ids in ([LONG[:512]] * 4, [LONG[:32]] * 20, [LONG[:4000]]):
-        cost = slow.pace.cost(map(len, ids))
-        expected = slow.pace.seconds(cost)
+    for count, length in ((4, 512), (20, 32), (1, 4000)):
+        ids = [LONG[start : start + length] for start in range(count)]
+        expected = slow.pace.seconds(slow.cost(ids))
         start = time.monotonic()
         slow.encode(ids)
         assert 1 / 4 < (time.monotonic() - start) / expected < 4
@@ -176,7 +294,7 @@ def test_the_session_has_the_threads_of_its_share_and_spins_where_it_owns_them(
     minilm: Path, threads: int, memory: int, expected: int, spins: str | None
 ) -> None:
     config = Settings(model_dir=str(minilm), threads=threads, aws_lambda_function_memory_size=memory)
-    options = Engine.load(open_layer(config), config)._session.get_session_options()  # type: ignore[attr-defined]
+    options = Engine.load(open_layer(config), config)._turns._session.get_session_options()  # type: ignore[attr-defined]
     assert options.intra_op_num_threads == expected
     if spins is not None:
         assert options.get_session_config_entry("session.intra_op.allow_spinning") == spins

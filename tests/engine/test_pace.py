@@ -16,6 +16,14 @@ def test_a_tokens_cost_grows_with_its_company_and_a_run_costs_something_itself()
     assert pace.cost([8] * 16) > 2 * pace.cost([128])
 
 
+def test_texts_that_share_a_run_share_what_it_costs() -> None:
+    pace = Pace(1024, together=256)
+    assert pace.cost([8] * 32) < 1.1 * pace.cost([256])
+    assert pace.cost([8] * 33) == pytest.approx(pace.cost([8] * 32) + pace.cost([8])), "another run"
+    assert pace.cost([200, 200]) == pytest.approx(2 * pace.cost([200])), "they do not fit together"
+    assert pace.cost([512, 8]) == pytest.approx(pace.cost([512]) + pace.cost([8]))
+
+
 def test_the_rate_follows_what_is_measured() -> None:
     pace = Pace(1024)
     pace.measured(1000, 1)
@@ -55,7 +63,7 @@ def test_one_stall_of_the_process_is_no_slow_machine() -> None:
 
 def test_what_is_old_is_doubtful_while_nothing_is_under_way() -> None:
     now = 100.0
-    pace = Pace(1024, lambda: now)
+    pace = Pace(1024, clock=lambda: now)
     pace.measured(1000, 1)
     assert not pace.is_doubtful
     now += 11

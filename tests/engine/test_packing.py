@@ -47,8 +47,9 @@ def test_vectors_are_the_same_to_the_last_bit(name: str, threads: int, request: 
     assert not is_packed(plain)
 
     for tokens in (2, 3, 17, 130, 250):
-        ids = np.random.default_rng(tokens).integers(1000, 20000, (1, tokens))
-        one, two = (each.run(["dense", "token_states"], {"input_ids": ids}) for each in (packed, plain))
+        ids = np.random.default_rng(tokens).integers(1000, 20000, tokens)
+        feed = {"input_ids": ids, "lengths": np.array([tokens - 1, 1])}
+        one, two = (each.run(["dense", "token_states"], feed) for each in (packed, plain))
         assert all((left == right).all() for left, right in zip(one, two, strict=True))
 
 
@@ -91,8 +92,8 @@ def test_matrices_that_this_machine_reads_otherwise_are_noticed(
     assert not is_packed(found)
     assert f"{layer / GRAPH} packs its own" in caplog.text
     plain = session.open_session(plainly(opened(minilm)), 1, spin=False, packed=True)
-    ids = np.array([[101, 2000, 2001, 102]])
-    assert (found.run(["dense"], {"input_ids": ids})[0] == plain.run(["dense"], {"input_ids": ids})[0]).all()
+    feed = {"input_ids": np.array([101, 2000, 2001, 102]), "lengths": np.array([4])}
+    assert (found.run(["dense"], feed)[0] == plain.run(["dense"], feed)[0]).all()
 
 
 def test_where_matrices_are_packed_otherwise_a_layer_is_built_without(
@@ -133,4 +134,4 @@ def test_packed_matrices_stay_in_the_page_cache(seeded: Path, measured: Callable
 def test_lambda_whose_cold_start_pays_for_each_byte_reads_none_twice(minilm: Path, runtime: str, packed: bool) -> None:
     config = Settings(model_dir=str(minilm), aws_lambda_runtime_api=runtime)
 
-    assert is_packed(Engine.load(opened(minilm), config)._session) is packed
+    assert is_packed(Engine.load(opened(minilm), config)._turns._session) is packed

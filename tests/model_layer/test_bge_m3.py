@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import pytest
 
-from model_layer import build, run, smoothing, torchfile
+from model_layer import build, calibration, run, smoothing, torchfile
 from model_layer.catalog import MODELS, Thresholds
 from model_layer.checkpoint import SourceError
 from model_layer.sources import open_source
@@ -26,7 +26,7 @@ def reference() -> dict[str, Any]:
 
 
 def ours(layer: Path, ids: Any) -> tuple[Any, Any, Any]:
-    feed = {"input_ids": ids[None].astype(np.int64)}
+    feed = run.feed(ids.astype(np.int64))
     dense, states = run.session(layer / "model.onnx").run(["dense", "token_states"], feed)
     sparse, rows = run.session(layer / "heads.onnx").run(["sparse", "multi_vector"], {"token_states": states})
     return dense[0], sparse[0], rows[0]
@@ -116,7 +116,7 @@ def test_a_channel_that_calibration_never_woke_does_not_swamp_a_text(tmp_path: P
     """No factor may be far from 1: a text's activations have one scale for all channels."""
     source, _ = open_source(SMALL, tmp_path, REFERENCE)
     made = make(REFERENCE, tmp_path / "fp32")
-    found = smoothing.factors(source, SMALL.geometry, made, made, ["the"])
+    found = smoothing.factors(source, SMALL.geometry, calibration.ranges(made, made, ["the"]))
     assert len(found) == 2 * 5
     for factors in found.values():
         assert 1 / 8 <= factors.min() <= factors.max() <= 8

@@ -47,7 +47,7 @@ def test_a_field_of_another_type_is_named(layer: Path, name: str) -> None:
         manifest.load(layer)
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, "7", "null", '{"format": 4}', '{"format": 4, "more": 1}'])
+@pytest.mark.parametrize("text", ["[" * 100_000, "7", "null", '{"format": 5}', '{"format": 5, "more": 1}'])
 def test_a_manifest_that_is_none_is_refused_in_words(layer: Path, text: str) -> None:
     (layer / manifest.NAME).write_text(text)
     with pytest.raises(manifest.LayerError, match=r"[Bb]uild (it|the layer) again"):

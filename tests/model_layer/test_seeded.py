@@ -41,14 +41,14 @@ def test_positions_start_at_two_so_that_8192_tokens_use_the_last_row(seeded: Pat
 
 def test_one_token_more_than_the_context_has_no_position(seeded: Path) -> None:
     session = run.session(seeded / "model.onnx")
-    with pytest.raises(Exception, match=r"(?i)broadcast"):
-        session.run(["dense"], {"input_ids": np.full((1, 8193), 70, np.int64)})
+    with pytest.raises(Exception, match="must be within the inclusive range"):
+        session.run(["dense"], run.feed(np.full(8193, 70)))
 
 
 def test_cls_is_what_is_pooled(seeded: Path) -> None:
     session = run.session(seeded / "model.onnx")
     [ids] = run.token_ids(seeded, ["the quick brown fox"])
-    dense, states = session.run(["dense", "token_states"], {"input_ids": ids})
+    dense, states = session.run(["dense", "token_states"], run.feed(ids))
     assert np.abs(dense[0] - states[0, 0] / np.linalg.norm(states[0, 0])).max() < 1e-6
 
 
@@ -81,7 +81,7 @@ def test_pieces_stand_at_xlm_rs_ids(tokenizer: Tokenizer) -> None:
 @pytest.mark.parametrize("name", ["calibration", "verification"])
 def test_bge_m3s_texts_reach_from_a_few_tokens_to_two_thousand(seeded: Path, name: str) -> None:
     texts: Texts = getattr(MODELS["bge-m3"], name)
-    lengths = sorted(ids.shape[1] - 2 for ids in run.token_ids(seeded, parity.texts(texts)))
+    lengths = sorted(len(ids) - 2 for ids in run.token_ids(seeded, parity.texts(texts)))
     assert lengths[0] <= 8
     assert 1900 <= lengths[-1] <= 2000
     assert sum(length >= 500 for length in lengths) >= 6

@@ -55,6 +55,7 @@ def test_a_built_layer_is_right(layer: Path, small: Path) -> None:
 
 
 EDITS: dict[str, Any] = {
+    "activation_scales": "dynamic",
     "aliases": ["bge"],
     "asked": "mixed or so",
     "cl100k_licence": "MIT",

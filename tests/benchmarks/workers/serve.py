@@ -1,6 +1,6 @@
 """A worker's side: one peer in a process of its own, asked in lines of JSON on stdin, answering on what was stdout.
 
-    {"threads": 2, ...}         {"ready": seconds}              the peer's options
+    {"threads": 2, ...}         {"ready": true}                 the peer's options
     {"texts": [[0, 5, 2]]}      {"texts": 1}                    ids of texts, kept until others come
     {"seconds": 8}              {"seconds": 0.12}               encoded once in batches of 8, timed here
     {"vectors": 8}              {"vectors": "AAAA..."}          the same, and base64 of what came of it
@@ -52,9 +52,8 @@ def main(load: Callable[[Options], Loaded], prepare: Callable[[Options], None] |
     def answer(name: str, value: object) -> None:
         print(json.dumps({name: value}), file=answers, flush=True)
 
-    start = time.perf_counter()
     peer = load(options)
-    answer("ready", time.perf_counter() - start)
+    answer("ready", True)
     given: Any = None
     for line in sys.stdin:
         [(asked, value)] = json.loads(line).items()

@@ -57,7 +57,7 @@ def prepare(options: Options) -> None:
     import nncf
     import openvino
 
-    model = openvino.Core().read_model(Path(options["layers"]["fp32"]) / "model.onnx")
+    model = openvino.Core().read_model(Path(options["graph"]) / "model.onnx")
     if options["static"]:
         samples = nncf.Dataset(options["calibration"], lambda ids: {"input_ids": np.array([ids], np.int64)})
         model = nncf.quantize(
