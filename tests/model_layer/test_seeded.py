@@ -101,7 +101,7 @@ def test_ids_agree_with_blingfires_compiled_automaton_of_xlm_r(tokenizer: Tokeni
 
 
 def test_the_layers_form_changes_no_id_of_ordinary_text(tokenizer: Tokenizer) -> None:
-    plain, texts = Tokenizer.from_str(xlmr.tokenizer()), [text for text in corpus() if not spells_control(text)]
-    assert len(texts) > 20_000
+    plain, texts = Tokenizer.from_str(xlmr.tokenizer()), [text for text in corpus()[::2] if not spells_control(text)]
+    assert len(texts) > 10_000
     pairs = zip(texts, tokenizer.encode_batch_fast(texts), plain.encode_batch_fast(texts), strict=True)
     assert [text for text, mine, other in pairs if mine.ids != other.ids] == []
