@@ -53,6 +53,12 @@ def read(folder: Path) -> Encoder:
     return Encoder(geometry, pooling, "int8", exact, "dynamic" if "DynamicQuantizeLinear" in kinds else "static")
 
 
+def is_dynamic(folder: Path) -> bool:
+    """Whether scales of the folder's GRAPH are by what is in a run: then a text must have one for itself."""
+    graph = onnx.load(folder / GRAPH, load_external_data=False).graph
+    return any(node.op_type == "DynamicQuantizeLinear" for node in graph.node)
+
+
 def nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
     """The nodes of a graph and of the graphs inside it."""
     for node in graph.node:
