@@ -20,7 +20,7 @@ from onnx import TensorProto
 from handler.engine.manifest import GRAPH, WEIGHTS
 from model_layer import quantize
 from model_layer.catalog import Model
-from model_layer.packing import Row
+from model_layer.packing import ROW_AXIS, Row
 from model_layer.sources import Source, layer_prefix, shapes
 from model_layer.writer import MICROSOFT, Writer
 
@@ -107,7 +107,7 @@ class _Encoder:
         first = graph.constant(FIRST_POSITION, [shape.first_position])
         positions = self._rows(self._table(POSITIONS, shape.positions), self._row.positions("input_ids", first))
         states = self._norm(graph.op("Add", words, positions), "embeddings.LayerNorm")
-        return graph.op("Unsqueeze", states, graph.constant("row_axis", [0]))  # as attention takes them
+        return graph.op("Unsqueeze", states, graph.constant(ROW_AXIS, [0]))  # as attention takes them
 
     def layer(self, index: int, states: str) -> str:
         graph, prefix = self.graph, layer_prefix(index)
@@ -126,7 +126,7 @@ class _Encoder:
             rows = graph.op("Gather", states, self._row.starts, axis=1)
         else:
             rows = self._row.each(lambda text: graph.op("ReduceMean", self._of(text, states), self._token_axis), axis=1)
-        return graph.normalized(graph.op("Squeeze", rows, "row_axis"))
+        return graph.normalized(graph.op("Squeeze", rows, ROW_AXIS))
 
     def _attention(self, *states: str) -> str:
         def attention(*each: str) -> str:
