@@ -21,7 +21,7 @@ from onnx import TensorProto
 from handler.engine.manifest import GRAPH, WEIGHTS
 from model_layer import quantize
 from model_layer.catalog import Model
-from model_layer.row import Row
+from model_layer.row import ROW_AXIS, Row
 from model_layer.sources import Source, layer_prefix, shapes
 from model_layer.writer import MICROSOFT, Writer
 
@@ -115,7 +115,7 @@ class Encoding:
         first = graph.constant(FIRST_POSITION, [shape.first_position])
         positions = self._rows(self.table(POSITIONS, shape.positions), self._row.positions("input_ids", first))
         states = self.norm(graph.op("Add", words, positions), "embeddings.LayerNorm")
-        return graph.op("Unsqueeze", states, graph.constant("row_axis", [0]))  # as attention takes them
+        return graph.op("Unsqueeze", states, graph.constant(ROW_AXIS, [0]))  # as attention takes them
 
     def layer(self, index: int, states: str) -> str:
         graph, prefix = self.graph, layer_prefix(index)
@@ -134,7 +134,7 @@ class Encoding:
             rows = graph.op("Gather", states, self._row.starts, axis=1)
         else:
             rows = self._row.each(lambda text: graph.op("ReduceMean", self._of(text, states), self._token_axis), axis=1)
-        return graph.normalized(graph.op("Squeeze", rows, "row_axis"))
+        return graph.normalized(graph.op("Squeeze", rows, ROW_AXIS))
 
     def attention(self, *states: str) -> str:
         def attention(*each: str) -> str:

@@ -11,6 +11,7 @@ from onnx import TensorProto, helper
 
 from model_layer.writer import Writer
 
+ROW_AXIS, COLUMN_AXIS = "row_axis", "column_axis"
 Piece = Callable[[str], str]
 
 
@@ -22,7 +23,7 @@ class Row:
         self._zero, one = graph.constant("row_start", [0]), graph.constant("single", 1)
         ends = graph.op("CumSum", lengths, self._zero)
         self.starts = graph.op("Sub", ends, lengths)
-        axis = graph.constant("column_axis", [1])
+        axis = graph.constant(COLUMN_AXIS, [1])
         self._columns = [graph.op("Unsqueeze", each, axis) for each in (self.starts, ends, lengths)]
         self._count = graph.op("Size", lengths)
         self._is_one = graph.op("Equal", self._count, one)
