@@ -3,10 +3,11 @@
 import json
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -82,10 +83,14 @@ class Export:
         for whose in (None, name):
             with store.answering(self._place.bucket):
                 self._s3.delete_object(Bucket=self._place.bucket, Key=self._manifest(whose))
+        ended = Event()
         with ThreadPoolExecutor(_AT_ONCE, "export") as pool:
-            for part in pool.map(lambda day: self._day(name, day), self._month.days):
-                if part.records:
-                    yield part
+            try:
+                for part in pool.map(lambda day: self._day(name, day, ended), self._month.days):
+                    if part.records:
+                        yield part
+            finally:
+                ended.set()
 
     def close(self, parts: list[Part], account: str | None) -> Part:
         """Write the manifest, of all accounts or of one, which says that the export is whole; what it comes to."""
@@ -106,13 +111,16 @@ class Export:
         folder = f"{account}/" if account else ""
         return f"{self._place.prefix}{self._month}/{folder}manifest.json"
 
-    def _day(self, account: str, day: datetime) -> Part:
+    def _day(self, account: str, day: datetime, ended: Event) -> Part:
+        """`ended`: whoever wanted it is gone, by an error or by Ctrl-C, and waits for the threads to end."""
         key = f"{self._place.prefix}{self._month}/{account}/{day:%Y-%m-%d}.jsonl"
         if self._resume and (there := self._there(key, day)):
             return there
         n, used = 0, Sums()
         with tempfile.SpooledTemporaryFile(_IN_MEMORY) as file:
             for item in records(self._dynamodb, self._table, account, day):
+                if ended.is_set():
+                    raise CancelledError
                 file.write(_line(item))
                 n, used = n + 1, used + _sums(item)
             part = Part(key, n, used)

@@ -1,8 +1,11 @@
 """Invoices and exports as the operator's tool makes them: from the ledger, to the last decimal."""
 
+import _thread
 import csv
+import itertools
 import json
 import re
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,7 +17,7 @@ from typing import Any
 import pytest
 
 from handler import settings, store
-from handler.billing import exports, invoicetool
+from handler.billing import exports, invoicetool, known
 from handler.billing.buckets import Bucket, Group, Sums, line_item
 from handler.billing.ledger import Ledger, Record, Work
 from handler.billing.months import Month
@@ -406,8 +409,9 @@ def test_a_record_without_a_field_is_named_and_no_manifest_is_there(
 
 
 def test_a_manifest_of_all_accounts_is_not_there_once_one_is_exported_anew(
-    records: list[Record], tables: Tables, bucket: str, account: str
+    records: list[Record], tables: Tables, bucket: str, account: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(known, "accounts", lambda *_: [ACCOUNTS[0], account])
     put(tables, account, datetime(2024, 2, 8, tzinfo=UTC))
     assert export("both") == 0
     assert MANIFEST in objects("both/")
@@ -433,6 +437,22 @@ def test_a_month_that_is_not_over_has_no_manifest_and_its_days_are_written_again
         "it was not over when it was first written"
     )
     assert f"{now:%Y-%m} so far, without a manifest: 1 objects, 2 records" in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_a_long_day_too(
+    records: list[Record], bucket: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [first, *_] = [record.item() for record in in_month(records, FEBRUARY)]
+    interrupt = itertools.chain([_thread.interrupt_main], itertools.repeat(lambda: time.sleep(0.001)))
+
+    def endless(*_: Any) -> Iterator[dict[str, Any]]:
+        for each in interrupt:
+            yield first
+            each()
+
+    monkeypatch.setattr(exports, "records", endless)
+    assert export("interrupted", "--account", ACCOUNTS[0]) == 130
+    assert objects("interrupted/") == {}
 
 
 @pytest.mark.parametrize(("text", "days"), [("2024-02", 29), ("2023-02", 28), ("2024-12", 31), ("1999-01", 31)])
