@@ -1,7 +1,8 @@
 """`python -m handler.local [MODEL]`: the whole service on one machine, with MiniStack as the stand-in for AWS.
 
 Starts MiniStack (from .venv-ministack, because it pins botocore), makes the tables of template.yaml in it, an inference
-and an admin key, and serves on 127.0.0.1:PORT. Ctrl-C ends all of it; what MiniStack held is gone then.
+and an admin key, prints how to call it and the operator's tools, and serves on 127.0.0.1:PORT. Ctrl-C ends all of it;
+what MiniStack held is gone then.
 """
 
 import argparse
@@ -9,6 +10,7 @@ import contextlib
 import ctypes
 import http.client
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -212,11 +214,26 @@ client = OpenAI(base_url="http://127.0.0.1:{port}/v1", api_key="{inference}")
 answer = client.embeddings.create(model="{facts.id}", input=["the quick brown fox", "jumps over"])
 print(len(answer.data), len(answer.data[0].embedding), answer.usage)
 
+or, for the operator's tools, into another shell:
+
+unset AWS_PROFILE AWS_SESSION_TOKEN
+{_exports()}
+
 The stand-in for AWS is MiniStack on {os.environ["AWS_ENDPOINT_URL"]}.
 Ctrl-C ends the service and all it started; what MiniStack held is gone then.
 """,
         flush=True,
     )
+
+
+def _exports() -> str:
+    """By what the tools find this interpreter, the stand-in and its tables, as lines of a shell."""
+    names = sorted(os.environ)
+    aws = [name for name in names if name.startswith("AWS_")]
+    tables = [name for name in names if name.endswith("_TABLE")]
+    lines = (" ".join(f"{name}={shlex.quote(os.environ[name])}" for name in part) for part in (aws, tables))
+    path = shlex.quote(str(Path(sys.executable).parent))
+    return "\n".join(f"export {line}" for line in (f"PATH={path}:$PATH", *lines))
 
 
 def _python() -> str:

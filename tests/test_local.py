@@ -81,6 +81,24 @@ def test_the_printed_snippet_works_when_pasted(local: Local) -> None:
     assert done.stdout.startswith("2 384 Usage(prompt_tokens="), done.stderr
 
 
+def test_the_operators_tools_work_with_the_lines_that_are_printed_for_them(local: Local) -> None:
+    """README's first calls and others, in a shell whose own settings lead elsewhere."""
+    [lines] = re.findall(r"^unset AWS_.*?\n\n", local.printed, re.DOTALL | re.MULTILINE)
+    [block] = re.findall(r"## Keys and usage\n.*?```sh\n(.*?)```", (HOUSE / "README.md").read_text(), re.DOTALL)
+    script = f"""
+{lines}
+{block}
+python -m handler.billing.prices list
+python -m handler.billing.rollups check --account acme --from "$(date -u +%F)" --to "$(date -u +%F)"
+python -m handler.billing.reports --account acme --month "$(date -u +%Y-%m)"
+"""
+    env = {"PATH": os.environ["PATH"], "AWS_PROFILE": "stale"}
+    done = subprocess.run(["sh", "-ec", script], cwd=HOUSE, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "\tacme\tinference\t" in done.stdout
+    assert "0 differences, 0 mended" in done.stdout
+
+
 def test_what_was_used_is_summed_a_second_later(local: Local) -> None:
     [endpoint] = re.findall(r"MiniStack on (http\S+)\.$", local.printed, re.MULTILINE)
     table = cloudformation.client("dynamodb", endpoint)

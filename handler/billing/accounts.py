@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -32,9 +32,7 @@ class Accounts:
         account. Functions notice within a minute."""
         if not ACCOUNT.fullmatch(account) or account == ALL_ACCOUNTS:
             raise ValueError(f"account {account!r}: expected 1 to 64 letters, digits, '_', '.' or '-'")
-        limits = replace(self.limits(account), **changes)  # type: ignore[arg-type]
-        self._client().put_item(TableName=self._table, Item=_key(account) | {"limits": stored(limits)})
-        return limits
+        return changed(self._client(), self._table, _key(account), changes)
 
     def list(self) -> Iterator[tuple[str, Limits]]:
         """Every account that has limits, in the table's order."""
@@ -47,6 +45,43 @@ class Accounts:
 
 def _key(account: str) -> "dict[str, AttributeValueTypeDef]":
     return {"hash": {"S": f"{PREFIX}{account}"}}
+
+
+def changed(
+    client: "DynamoDBClient",
+    table: str,
+    key: "dict[str, AttributeValueTypeDef]",
+    changes: Mapping[str, int | Decimal | None],
+    condition: str = "",
+) -> Limits:
+    """What the item at a key, or that of its own making, has after these of its limits are set, or cleared if None.
+
+    Each is changed where it lies, and no other is read or written: two operators lose none of each other's, and a
+    second attempt after a lost answer leaves the same. Raises botocore's errors.
+    """
+    words: dict[str, Any] = {"TableName": table, "Key": key}
+    if condition:
+        words["ConditionExpression"] = condition
+    client.update_item(  # a limit can only be set within a map that is there
+        **words,
+        UpdateExpression="SET limits = if_not_exists(limits, :none)",
+        ExpressionAttributeValues={":none": {"M": {}}},
+    )
+    sets = [f"limits.#{name} = :{name}" for name, most in changes.items() if most is not None]
+    removes = [f"limits.#{name}" for name, most in changes.items() if most is None]
+    parts = [f"{verb} {', '.join(which)}" for verb, which in (("SET", sets), ("REMOVE", removes)) if which]
+    values: dict[str, Any] = {
+        f":{name}": {"N": f"{Decimal(most):f}"} for name, most in changes.items() if most is not None
+    }
+    if values:
+        words["ExpressionAttributeValues"] = values
+    answer = client.update_item(
+        **words,
+        UpdateExpression=" ".join(parts),
+        ExpressionAttributeNames={f"#{name}": name for name in changes},
+        ReturnValues="ALL_NEW",
+    )
+    return limits_of(answer["Attributes"])
 
 
 def stored(limits: Limits) -> "AttributeValueTypeDef":

@@ -8,15 +8,21 @@ from handler import settings
 from handler.settings import SettingError
 from handler.store import StoreUnavailableError
 
+INTERRUPTED = 130  # what a shell calls the end by Ctrl-C
+
 
 def run(work: Callable[[], int], hint: str = "") -> int:
-    """The work's exit status; or 1, with what an operator can do something about on stderr, and this behind it."""
+    """The work's exit status; or 1, with what an operator can do something about on stderr, and this behind it; or
+    INTERRUPTED."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
         return work()
     except (BotoCoreError, ClientError, OSError, StoreUnavailableError, ValueError) as error:
         print(f"error: {error}{hint}", file=sys.stderr)  # noqa: T201
+    except KeyboardInterrupt:
+        print(f"interrupted; what was under way may be done or not{hint}", file=sys.stderr)  # noqa: T201
+        return INTERRUPTED
     return 1
 
 

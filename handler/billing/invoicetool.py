@@ -8,13 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
 from handler import settings, store
-from handler.billing import console
+from handler.billing import console, known
 from handler.billing.buckets import WIDTHS, Bucket, Sums, merged
 from handler.billing.exports import Export, Part, Place
 from handler.billing.invoices import FORMATS, Invoice, differences, total
-from handler.billing.keys import ALL_ACCOUNTS, Keys
+from handler.billing.keys import Keys
 from handler.billing.minutes import Minutes
-from handler.billing.months import Month
+from handler.billing.months import SETTLED_S, Month
 from handler.billing.rollups import Rollups
 from handler.contract.pages import plain
 from handler.settings import Settings
@@ -32,7 +32,6 @@ _ABOUT = (
 )
 _DAY = WIDTHS["1d"]
 _AT_ONCE = 16  # of the ledger's partitions
-_SETTLED_S = 3600  # after a day's end; until then rollups may trail the ledger
 _EVERY_S = 2.0  # between two lines of progress
 
 
@@ -43,8 +42,15 @@ def main(arguments: list[str] | None = None) -> int:
     asked = _export_parser().parse_args(words[1:]) if exporting else _parser().parse_args(words)
 
     def work() -> int:
-        books = _Books(settings.read(), asked.account)
-        return _export(books, asked) if exporting else _invoices(books, asked)
+        config, now = settings.read(), time.time()
+        settings.required(config, "usage_table", "rollups_table", "keys_table")
+        if not asked.month.begun(now):
+            raise ValueError(f"{asked.month} has not begun")
+        books = _Books(config, asked.account, now)
+        status = _export(books, asked) if exporting else _invoices(books, asked)
+        if note := asked.month.note(now):
+            print(f"note: {note}", file=sys.stderr)  # noqa: T201
+        return status
 
     return console.run(work)
 
@@ -67,10 +73,10 @@ def _export_parser() -> argparse.ArgumentParser:
         prog=f"{_PROGRAM} export",
         parents=[_month()],
         description="Copy a month's records to S3 as JSON lines: MONTH/ACCOUNT/DAY.jsonl, and MONTH/manifest.json once "
-        "all of them are there. The same records make the same objects, so it may be run again.",
+        "all of them are there and the month is over. The same records make the same objects, so it may be run again.",
     )
     parser.add_argument("--to", required=True, type=_argument(Place.parse), metavar="s3://BUCKET/PREFIX/")
-    parser.add_argument("--resume", action="store_true", help="leave days that are there already as they are")
+    parser.add_argument("--resume", action="store_true", help="leave days that are there already, from after their end")
     return parser
 
 
@@ -106,65 +112,54 @@ def _export(books: "_Books", asked: argparse.Namespace) -> int:
         for part in export.account(account):
             parts.append(part)
             books.progress.add(account, part.records)
-    whole = export.close(parts, asked.account)
-    books.progress.done(
-        f"s3://{asked.to.bucket}/{whole.key}: {len(parts)} objects, {whole.records} records", whole.used
-    )
+    if asked.month.over(books.now):
+        whole = export.close(parts, asked.account)
+        where = f"s3://{asked.to.bucket}/{whole.key}"
+    else:
+        whole = export.sum(parts, asked.account)
+        where = f"{asked.month} so far, without a manifest"
+    books.progress.done(f"{where}: {len(parts)} objects, {whole.records} records", whole.used)
     return 0
 
 
 class _Books:
-    """The tables that the settings name, read with more patience than a request has."""
+    """The tables that the settings name, read with more patience than a request has; `now` in Unix seconds."""
 
-    def __init__(self, config: Settings, account: str | None) -> None:
+    def __init__(self, config: Settings, account: str | None, now: float) -> None:
         import boto3
         from botocore.config import Config
 
-        self._config, self._account, self._now = config, account, time.time()
+        self._account, self.now, self.usage_table = account, now, config.usage_table
         patient = Config(retries={"mode": "standard", "total_max_attempts": 10}, max_pool_connections=_AT_ONCE)
         self.client: DynamoDBClient = boto3.client("dynamodb", region_name=config.aws_region or None, config=patient)
         self.progress = _Progress()
-
-    @property
-    def usage_table(self) -> str:
-        settings.required(self._config, "usage_table")
-        return self._config.usage_table
+        self._keys_table = config.keys_table
+        self._rollups = Rollups(lambda: self.client, config.rollups_table)
 
     def accounts(self) -> list[str]:
-        """Those asked for; else all that have rollups, and all that have keys where the rollups do not know them."""
-        if self._account:
-            return [self._account]
-        found: set[str] = set()
-        if self._config.keys_table:
-            found |= {key.caller.account for _, key in Keys(lambda: self.client, self._config.keys_table).list()}
-        if self._config.rollups_table or not found:
-            found |= {*self._rollups().accounts()}
-        return sorted(found - {ALL_ACCOUNTS})
+        """The one asked for, or all. ValueError for one that is not known."""
+        with console.on(self._keys_table):
+            there = known.accounts(Keys(lambda: self.client, self._keys_table), self._rollups.accounts())
+        return known.chosen(self._account, there)
 
     def rolled(self, account: str, month: Month) -> list[Bucket]:
-        return list(self._rollups().read(account, "1d", month.start, month.end))
+        return list(self._rollups.read(account, "1d", month.start, month.end))
 
     def recorded(self, account: str, month: Month) -> list[Bucket]:
         """Each day of the month that has begun."""
         made = []
         with ThreadPoolExecutor(_AT_ONCE, "ledger") as threads:
             minutes = Minutes(lambda: self.client, self.usage_table, threads)
-            for start in range(month.start, min(month.end, int(self._now) + 1), _DAY):
+            for start in range(month.start, min(month.end, int(self.now) + 1), _DAY):
                 made.append(merged(start, minutes.read(account, start, start + _DAY)))
                 self.progress.add(account, made[-1].n)
         return made
 
     def differences(self, account: str, month: Month, recorded: list[Bucket]) -> Iterator[str]:
-        """Of the days that are settled, if there are rollups."""
-        if not self._config.rollups_table:
-            return
-        last = self._now - _SETTLED_S - _DAY
+        """Of the days that are settled."""
+        last = self.now - SETTLED_S - _DAY
         sides = (recorded, self.rolled(account, month))
         yield from differences(account, *([each for each in side if each.start <= last] for side in sides))
-
-    def _rollups(self) -> Rollups:
-        settings.required(self._config, "rollups_table")
-        return Rollups(lambda: self.client, self._config.rollups_table)
 
 
 class _Progress:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from handler import store
 from handler.billing.accounts import ACCOUNT as ACCOUNT
 from handler.billing.accounts import ALL_ACCOUNTS as ALL_ACCOUNTS
-from handler.billing.accounts import PREFIX, Accounts, limits_of, stored
+from handler.billing.accounts import PREFIX, Accounts, changed, limits_of, stored
 from handler.billing.keytext import digest as digest
 from handler.billing.keytext import make as make
 from handler.billing.keytext import well_formed as well_formed
@@ -24,7 +24,6 @@ from handler.contract.limits import NO_LIMITS, Limits
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
-    from types_boto3_dynamodb.type_defs import AttributeValueTypeDef
 
 log = logging.getLogger(__name__)
 
@@ -144,30 +143,28 @@ class Keys:
     def rotate(self, key_id: str, grace_s: int) -> tuple[str, Key, int] | None:
         """Another key of the same account, role, name and limits, clear and as stored, and the Unix second in which the
         old one ends; None if there is no such key. What the new key uses is counted anew. ValueError for one that has
-        ended, or is going to."""
+        ended, or is going to, or has got other limits meanwhile."""
         row, now = self._row(key_id), int(self._clock())
         if row is None:
             return None
-        hashed, old = row
-        if old.revoked is not None or old.expires is not None:
-            raise ValueError(f"{key_id} has been revoked or rotated before")
+        (hashed, old), client = row, self._client()
         clear, expires = make(), now + grace_s
         key = replace(old, caller=replace(old.caller, key_id=f"key_{secrets.token_hex(8)}"), created=now)
-        self._client().transact_write_items(
-            TransactItems=[
-                {"Put": self._new(clear, key)},
-                {
-                    "Update": {
-                        "TableName": self._table,
-                        "Key": {"hash": {"S": hashed}},
-                        "UpdateExpression": "SET expires = :expires",
-                        "ConditionExpression": "attribute_exists(#hash) AND attribute_not_exists(expires)",
-                        "ExpressionAttributeNames": {"#hash": "hash"},
-                        "ExpressionAttributeValues": {":expires": {"N": str(expires)}},
-                    }
-                },
-            ]
-        )
+        ends: Any = {
+            "TableName": self._table,
+            "Key": {"hash": {"S": hashed}},
+            "UpdateExpression": "SET expires = :expires",
+            "ConditionExpression": "attribute_exists(#hash) AND attribute_not_exists(revoked) AND "
+            "attribute_not_exists(expires) AND (attribute_not_exists(limits) OR limits = :limits)",
+            "ExpressionAttributeNames": {"#hash": "hash"},
+            "ExpressionAttributeValues": {":expires": {"N": str(expires)}, ":limits": stored(old.caller.limits)},
+        }
+        try:  # botocore gives it a token, by which a second attempt after a lost answer is the first
+            client.transact_write_items(TransactItems=[{"Put": self._new(clear, key)}, {"Update": ends}])
+        except client.exceptions.TransactionCanceledException as error:
+            if any(each.get("Code") == "ConditionalCheckFailed" for each in error.response["CancellationReasons"]):
+                raise ValueError(f"{key_id} has been revoked or rotated before, or changed just now") from None
+            raise
         return clear, key, expires
 
     def _new(self, clear: str, key: Key) -> Any:
@@ -184,8 +181,10 @@ class Keys:
                 "created": {"N": str(key.created)},
                 "limits": stored(caller.limits),
             },
-            "ConditionExpression": "attribute_not_exists(#hash)",
+            # A second attempt, after a lost answer to the first, finds the key that it is to make.
+            "ConditionExpression": "attribute_not_exists(#hash) OR key_id = :key_id",
             "ExpressionAttributeNames": {"#hash": "hash"},
+            "ExpressionAttributeValues": {":key_id": {"S": caller.key_id}},
         }
 
     def list(self) -> Iterator[tuple[str, Key]]:
@@ -200,8 +199,14 @@ class Keys:
         """False if there is no such key; one revoked before keeps its time. Functions notice within a minute."""
         row = self._row(key_id)
         if row:
-            now: AttributeValueTypeDef = {"N": str(int(self._clock()))}
-            self._change(row[0], "SET revoked = if_not_exists(revoked, :value)", now)
+            self._client().update_item(
+                TableName=self._table,
+                Key={"hash": {"S": row[0]}},
+                UpdateExpression="SET revoked = if_not_exists(revoked, :now)",
+                ConditionExpression="attribute_exists(#hash)",
+                ExpressionAttributeNames={"#hash": "hash"},
+                ExpressionAttributeValues={":now": {"N": str(int(self._clock()))}},
+            )
         return row is not None
 
     def limit(self, key_id: str, changes: Mapping[str, int | Decimal | None]) -> Limits | None:
@@ -213,22 +218,10 @@ class Keys:
         hashed, key = row
         if key.caller.role != "inference":
             raise ValueError(_NO_ADMIN)
-        limits = replace(key.caller.limits, **changes)  # type: ignore[arg-type]
-        self._change(hashed, "SET limits = :value", stored(limits))
-        return limits
+        return changed(self._client(), self._table, {"hash": {"S": hashed}}, changes, "attribute_exists(created)")
 
     def _row(self, key_id: str) -> tuple[str, Key] | None:
         return next((row for row in self.list() if row[1].caller.key_id == key_id), None)
-
-    def _change(self, hashed: str, expression: str, value: "AttributeValueTypeDef") -> None:
-        self._client().update_item(
-            TableName=self._table,
-            Key={"hash": {"S": hashed}},
-            UpdateExpression=expression,
-            ConditionExpression="attribute_exists(#hash)",
-            ExpressionAttributeNames={"#hash": "hash"},
-            ExpressionAttributeValues={":value": value},
-        )
 
 
 def _caller(item: Mapping[str, Any], account_limits: Limits = NO_LIMITS) -> Caller:

@@ -3,11 +3,13 @@
 import argparse
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any
 
 from handler import store
-from handler.billing import console
+from handler.billing import console, known
 from handler.billing.keys import FOUND_S, ROLES, Key, Keys
 from handler.contract.limits import Limits
 
@@ -80,7 +82,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _create(keys: Keys, asked: argparse.Namespace) -> None:
     limits = Limits(**_asked_limits(asked))
-    clear, key = keys.create(asked.account, asked.role, asked.name, limits)
+    with _making(asked.account):
+        clear, key = keys.create(asked.account, asked.role, asked.name, limits)
     who = f"{key.caller.key_id}, role {asked.role}, account {asked.account}, {_told(limits)}"
     print(f"{who}. Keep it: it is shown only now.")  # noqa: T201
     print(clear)  # noqa: T201
@@ -111,6 +114,7 @@ def _limits(keys: Keys, asked: argparse.Namespace) -> None:
             f"nothing to change: {', '.join(option for option, _ in _OPTIONS.values())}; `list` shows limits"
         )
     if asked.account is not None:
+        known.chosen(asked.account, known.accounts(keys))
         whose, limits = f"all keys of {asked.account}", keys.accounts.limit(asked.account, changes)
     elif (found := keys.limit(asked.key_id, changes)) is not None:
         whose, limits = asked.key_id, found
@@ -120,7 +124,8 @@ def _limits(keys: Keys, asked: argparse.Namespace) -> None:
 
 
 def _rotate(keys: Keys, asked: argparse.Namespace) -> None:
-    made = keys.rotate(asked.key_id, asked.grace)
+    with _making(f"the account of {asked.key_id}"):
+        made = keys.rotate(asked.key_id, asked.grace)
     if made is None:
         raise _unknown(asked.key_id)
     clear, key, expires = made
@@ -134,6 +139,22 @@ def _revoke(keys: Keys, asked: argparse.Namespace) -> None:
     if not keys.revoke(asked.key_id):
         raise _unknown(asked.key_id)
     print(f"{asked.key_id} is revoked; functions notice within {FOUND_S} seconds.")  # noqa: T201
+
+
+@contextmanager
+def _making(account: str) -> Iterator[None]:
+    """Where no attempt at a write within was answered, what it was to write may be there: ValueError says so."""
+    from botocore.exceptions import ClientError, HTTPClientError
+
+    try:
+        yield
+    except (ClientError, HTTPClientError) as error:
+        answer = getattr(error, "response", {}).get("ResponseMetadata", {})
+        if answer.get("HTTPStatusCode", 500) < 500 and not answer.get("RetryAttempts"):
+            raise  # it was refused, at the first attempt
+        raise ValueError(
+            f"{error}. A key of {account} may be there that nobody has: `list` shows the newest last, `revoke` ends it"
+        ) from error
 
 
 def _unknown(key_id: str) -> ValueError:

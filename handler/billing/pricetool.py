@@ -5,8 +5,9 @@ from datetime import datetime
 from decimal import Decimal
 
 from handler import settings, store
-from handler.billing import console
+from handler.billing import console, known
 from handler.billing.accounts import ACCOUNT
+from handler.billing.keys import Keys
 from handler.billing.prices import AMOUNT, DECIMALS, LEAD_S, LISTED, Price, Prices, Row, rfc3339
 
 
@@ -28,7 +29,12 @@ def _parser() -> argparse.ArgumentParser:
     table.add_argument("--table", help="the Prices table (default: PRICES_TABLE; the stack's output PricesTable)")
     whose = argparse.ArgumentParser(add_help=False)
     whose.add_argument("model", help="its id, as records have it; no alias")
-    whose.add_argument("--account", help="whose own price; without it, the list's", type=_account, default=LISTED)
+    whose.add_argument(
+        "--account",
+        help="whose own price (with KEYS_TABLE set, it must be known); without it, the list's",
+        type=_account,
+        default=LISTED,
+    )
     begins = argparse.ArgumentParser(add_help=False)
     begins.add_argument(
         "--at",
@@ -44,9 +50,12 @@ def _parser() -> argparse.ArgumentParser:
     shown.set_defaults(call=_list)
     change = calls.add_parser("set", parents=[table, whose, begins], help="a price from a time on")
     change.add_argument("--usd", type=_amount, required=True, metavar="N", help="of a million input tokens")
-    batch = change.add_mutually_exclusive_group()
+    batch = change.add_mutually_exclusive_group(required=True)
     batch.add_argument("--batch-usd", type=_amount, metavar="N", help="of a million tokens of a batch")
-    batch.add_argument("--batch-factor", type=_amount, metavar="N", help="the same as a part of --usd (BATCH_FACTOR)")
+    batch.add_argument("--batch-factor", type=_amount, metavar="N", help="the same as a part of --usd, such as 0.5")
+    change.add_argument(
+        "--new", action="store_true", help="the model has no price in the table yet, and is to have one"
+    )
     change.set_defaults(call=_set)
     end = calls.add_parser(
         "end", parents=[table, whose, begins], help="an account's own price ends; the list's is next"
@@ -70,18 +79,36 @@ def _list(prices: Prices, _asked: argparse.Namespace) -> None:
 
 
 def _set(prices: Prices, asked: argparse.Namespace) -> None:
-    batch = asked.batch_usd
+    batch, part = asked.batch_usd, ""
     if batch is None:
-        batch = _exact(asked.usd * (asked.batch_factor or settings.read().batch_factor))
+        batch, part = _exact(asked.usd * asked.batch_factor), f" ({asked.batch_factor:f} of it)"
+    _must_be_meant(prices, asked)
     since = asked.at or prices.earliest()
     row = Row(asked.model, asked.account, since, Price(since, asked.usd, batch))
     prices.set(row)
-    print(f"{_named(row)}: {asked.usd:f} USD per million tokens, {batch:f} of a batch, from {rfc3339(since)} on.")  # noqa: T201
+    print(  # noqa: T201
+        f"{_named(row)}: {asked.usd:f} USD per million tokens, {batch:f} of a batch{part}, from {rfc3339(since)} on."
+    )
+
+
+def _must_be_meant(prices: Prices, asked: argparse.Namespace) -> None:
+    """ValueError for a model that nothing is known of, or an account: a price of what is misspelt prices nothing."""
+    priced = {row.model for row in prices.list()}
+    if asked.model not in priced and not asked.new:
+        raise ValueError(
+            f"{asked.model} has no price in the table yet ({', '.join(sorted(priced)) or 'nor has any model'}); "
+            "with --new it gets its first"
+        )
+    keys = settings.read().keys_table
+    if asked.account != LISTED and keys:
+        known.chosen(asked.account, known.accounts(Keys(store.dynamodb, keys)))
 
 
 def _end(prices: Prices, asked: argparse.Namespace) -> None:
     if asked.account == LISTED:
         raise ValueError("the list's price cannot end: set another; --account names whose own price ends")
+    if not any((each.model, each.account) == (asked.model, asked.account) for each in prices.list()):
+        raise ValueError(f"{asked.account} has no price of its own for {asked.model}; `list` shows who has")
     row = Row(asked.model, asked.account, asked.at or prices.earliest(), None)
     prices.set(row)
     print(f"{_named(row)}: as listed, from {rfc3339(row.effective_at)} on.")  # noqa: T201

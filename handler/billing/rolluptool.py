@@ -10,7 +10,8 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from handler import settings
-from handler.billing import console
+from handler.billing import console, known
+from handler.billing.keys import Keys
 from handler.billing.minutes import Minutes
 from handler.billing.recount import Difference, Recount
 from handler.billing.rollups import Rollups
@@ -30,11 +31,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _check(asked: argparse.Namespace) -> int:
     config = settings.read()
-    settings.required(config, "usage_table", "rollups_table")
+    settings.required(config, "usage_table", "rollups_table", "keys_table")
+    if asked.first > asked.last:
+        raise ValueError(f"--from {asked.first} is after --to {asked.last}")
     with ThreadPoolExecutor(16) as threads:
         rollups = Rollups(_client, config.rollups_table)
         recount = Recount(Minutes(_client, config.usage_table, threads), rollups)
-        accounts = [asked.account] if asked.account else rollups.accounts()
+        with console.on(config.keys_table):
+            there = known.accounts(Keys(_client, config.keys_table), rollups.accounts())
+        accounts = known.chosen(asked.account, there)
         found = list(_differences(recount, accounts, asked))
     left = [each for each in found if not each.mended]
     print(f"{len(found)} differences, {len(found) - len(left)} mended")  # noqa: T201
@@ -43,6 +48,10 @@ def _check(asked: argparse.Namespace) -> int:
     return 1 if left else 0
 
 
+_WORDS = (
+    "missing: these records have no rollup; behind: it sums fewer than there are; rebuild mends both. "
+    "ahead: it sums more than there are; wrong: as many, to something else; neither comes about by itself."
+)
 _NEVER = (
     "error: a rollup that is ahead of the ledger, or wrong about as many records, means that records were changed or\n"
     "deleted, or rollups written by another hand. Nothing replaces it: find out which, delete its row, and rebuild."
@@ -81,19 +90,21 @@ def _client() -> "DynamoDBClient":
 
 def _parser() -> argparse.ArgumentParser:
     stretch = argparse.ArgumentParser(add_help=False)
-    stretch.add_argument("--account", help="default: every account that has rollups")
+    stretch.add_argument("--account", help="default: all that have keys or rollups")
     dates: tuple[tuple[str, str, str], ...] = (("--from", "first", "first"), ("--to", "last", "last"))
     for option, dest, which in dates:
         about = f"the {which} day (UTC), such as 2026-11-01"
         stretch.add_argument(option, dest=dest, type=_day, required=True, metavar="DATE", help=about)
     parser = argparse.ArgumentParser(
         prog="python -m handler.billing.rollups",
-        description="Rollups and the ledger they are made of (tables: ROLLUPS_TABLE, USAGE_TABLE).",
+        description="Rollups and the ledger they are made of (tables: USAGE_TABLE, ROLLUPS_TABLE, KEYS_TABLE).",
     )
     calls = parser.add_subparsers(required=True)
-    check = calls.add_parser("check", parents=[stretch], help="list what is not as the ledger says; changes nothing")
+    check = calls.add_parser("check", parents=[stretch], help="list what is not as the ledger says", epilog=_WORDS)
     check.set_defaults(mend=False)
-    rebuild = calls.add_parser("rebuild", parents=[stretch], help="the same, and set what is missing or behind")
+    rebuild = calls.add_parser(
+        "rebuild", parents=[stretch], help="the same, and set what is missing or behind", epilog=_WORDS
+    )
     rebuild.set_defaults(mend=True)
     return parser
 

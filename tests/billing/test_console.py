@@ -1,7 +1,10 @@
 """What the operator's tools say where they cannot work: the same of all of them, and how to go on."""
 
+import signal
+import socket
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -37,6 +40,47 @@ def test_a_table_that_is_not_there_is_named(ministack: MiniStack, tool: str) -> 
     assert "no-such-table" in done.stderr
     assert "ResourceNotFoundException" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("tool", "words"),
+    [
+        ("keys", ["list", "--table", "T"]),
+        ("prices", ["list", "--table", "T"]),
+        ("rollups", ["check", "--from", "2026-11-01", "--to", "2026-11-02"]),
+        ("reports", ["--month", "2024-02"]),
+        ("reports", ["export", "--month", "2024-02", "--to", "s3://bucket/"]),
+        ("ledger", ["replay", "-", "--table", "T", "--entries", "E", "--limits", "L"]),
+    ],
+)
+def test_ctrl_c_ends_each_tool_with_a_line(ministack: MiniStack, tool: str, words: list[str]) -> None:
+    """While its table, or its log, does not answer."""
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        names = dict.fromkeys(("USAGE_TABLE", "ROLLUPS_TABLE", "KEYS_TABLE", "ENTRIES_TABLE", "LIMITS_TABLE"), "T")
+        env = ministack.env | names | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{deaf.getsockname()[1]}"}
+        process = subprocess.Popen(
+            [sys.executable, "-m", f"handler.billing.{tool}", *words],
+            cwd=HOUSE,
+            env=env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        if tool == "ledger":
+            time.sleep(1)  # it reads its standard input, which says nothing
+        else:
+            deaf.settimeout(30)
+            deaf.accept()
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
+        assert process.stdin is not None
+        assert process.stderr is not None
+        with process.stdin, process.stderr as printed:
+            said = printed.read()
+    assert process.returncode == 130, said
+    assert said.startswith("interrupted; what was under way may be done or not")
+    assert said.count("\n") == 1
 
 
 def test_a_log_that_is_not_there_is_said_with_what_was_done(ministack: MiniStack) -> None:

@@ -1,8 +1,11 @@
 """Invoices and exports as the operator's tool makes them: from the ledger, to the last decimal."""
 
+import _thread
 import csv
+import itertools
 import json
 import re
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,7 +17,7 @@ from typing import Any
 import pytest
 
 from handler import settings, store
-from handler.billing import exports, invoicetool
+from handler.billing import exports, invoicetool, known
 from handler.billing.buckets import Bucket, Group, Sums, line_item
 from handler.billing.ledger import Ledger, Record, Work
 from handler.billing.months import Month
@@ -50,6 +53,14 @@ def environment(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
     settings.read.cache_clear()
     yield
     settings.read.cache_clear()
+
+
+@pytest.fixture
+def account(tables: Tables) -> str:
+    """One that has a key and nothing else, of no other test."""
+    name = f"acct_{len(tables.key_rows())}"
+    tables.create_key(name, "inference")
+    return name
 
 
 @pytest.fixture(scope="module")
@@ -164,12 +175,16 @@ def test_rollups_that_differ_from_the_ledger_are_told_day_by_day(
     assert invoicetool.main(["--month", FEBRUARY, "--account", account, "--from", "rollups"]) == 0
 
 
-def test_a_day_that_is_not_over_is_told_and_not_compared(tables: Tables, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_day_that_is_not_over_is_told_and_not_compared(
+    tables: Tables, account: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     now = datetime.now(UTC)
-    record = Record(Work("3" * 32, "b" * 16, now, "http"), "acct_inv_now", "key_n", "bge-m3", 3, 1, Decimal("0.01"))
+    record = Record(Work("3" * 32, "b" * 16, now, "http"), account, "key_n", "bge-m3", 3, 1, Decimal("0.01"))
     Ledger(store.dynamodb, tables.usage).write(record)
-    assert invoicetool.main(["--month", f"{now:%Y-%m}", "--account", "acct_inv_now", "--format", "csv"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 2
+    assert invoicetool.main(["--month", f"{now:%Y-%m}", "--account", account, "--format", "csv"]) == 0
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 2
+    assert f"note: {now:%Y-%m} is not over, and records that wait in the ledger queue may join it until " in err
 
 
 def test_long_reads_show_that_they_go_on(
@@ -202,13 +217,42 @@ def test_words_that_are_off_are_named(capsys: pytest.CaptureFixture[str], call: 
 
 
 def test_a_table_that_is_not_named_or_not_there_is_told(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    account: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, said in (("", "error: USAGE_TABLE: not set"), ("no-such-table", "ResourceNotFoundException")):
-        monkeypatch.setenv("USAGE_TABLE", name)
-        settings.read.cache_clear()
-        assert invoicetool.main(["--month", FEBRUARY, "--account", "a"]) == 1
-        assert said in capsys.readouterr().err
+    for names, value, said in (
+        (["USAGE_TABLE", "ROLLUPS_TABLE", "KEYS_TABLE"], "", "USAGE_TABLE, ROLLUPS_TABLE, KEYS_TABLE: not set"),
+        (["USAGE_TABLE"], "no-such-usage", "ResourceNotFoundException on no-such-usage"),
+        (["KEYS_TABLE"], "no-such-keys", "table no-such-keys: "),
+    ):
+        with monkeypatch.context() as patch:
+            for name in names:
+                patch.setenv(name, value)
+            settings.read.cache_clear()
+            assert invoicetool.main(["--month", FEBRUARY, "--account", account]) == 1
+            assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("call", [[], ["export", "--to", f"s3://{BUCKET}/none/"]])
+def test_a_month_to_come_and_an_account_that_nobody_has_are_errors_and_no_empty_invoice(
+    bucket: str, capsys: pytest.CaptureFixture[str], call: list[str]
+) -> None:
+    for month, more, said in (
+        ("2999-01", [], "error: 2999-01 has not begun"),
+        (FEBRUARY, ["--account", "typo"], "error: no account typo: it has neither keys nor rollups"),
+    ):
+        assert invoicetool.main([*call, "--month", month, *more]) == 1
+        out, err = capsys.readouterr()
+        assert (out, err.startswith(said)) == ("", True)
+    assert objects("none/") == {}
+
+
+def test_a_month_that_late_records_may_join_is_told_so_until_they_may_no_more() -> None:
+    month = Month.parse(FEBRUARY)
+    notes = [month.note(month.end + seconds) for seconds in (3599, 3600, 14 * 86400 - 1, 14 * 86400)]
+    assert notes[0] == f"{FEBRUARY} is not over, and records that wait in the ledger queue may join it until 2024-03-15"
+    assert notes[1] == notes[2]
+    assert notes[1].endswith(f"may join {FEBRUARY} until 2024-03-15: make this again then")
+    assert notes[3] == ""
 
 
 # The export
@@ -267,8 +311,10 @@ def test_an_export_that_is_made_again_makes_the_same_objects(records: list[Recor
     assert objects("again/") == first
 
 
-def test_a_record_that_came_late_is_in_the_next_export_unless_that_resumes_one(tables: Tables, bucket: str) -> None:
-    account, ledger = "acct_inv_late", Ledger(store.dynamodb, tables.usage)
+def test_a_record_that_came_late_is_in_the_next_export_unless_that_resumes_one(
+    tables: Tables, bucket: str, account: str
+) -> None:
+    ledger = Ledger(store.dynamodb, tables.usage)
     work = Work("4" * 32, "c" * 16, datetime(2024, 2, 5, tzinfo=UTC), "http")
     tokens = []
     for n, more in enumerate(((), ("--resume",), ())):
@@ -310,16 +356,103 @@ def test_an_export_that_ended_goes_on_where_it_was(
     assert renamed == whole
 
 
-def test_a_day_larger_than_memory_is_put_whole(tables: Tables, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_day_larger_than_memory_is_put_whole(
+    tables: Tables, bucket: str, account: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(exports, "_IN_MEMORY", 1000)
     day, ledger = datetime(2024, 2, 20, tzinfo=UTC), Ledger(store.dynamodb, tables.usage)
     for n in range(40):
         work = Work(f"{n:032x}", f"{n % 16:x}" * 16, day + timedelta(seconds=n), "http")
-        ledger.write(Record(work, "acct_inv_long", "key_l", "bge-m3", n, 1, Decimal("0.01")))
-    assert export("long", "--account", "acct_inv_long") == 0
+        ledger.write(Record(work, account, "key_l", "bge-m3", n, 1, Decimal("0.01")))
+    assert export("long", "--account", account) == 0
     found = objects("long/")
-    rows = [json.loads(line) for line in found[f"{FEBRUARY}/acct_inv_long/2024-02-20.jsonl"].splitlines()]
+    rows = [json.loads(line) for line in found[f"{FEBRUARY}/{account}/2024-02-20.jsonl"].splitlines()]
     assert sorted(row["tokens"] for row in rows) == [*range(40)]
+
+
+MANIFEST = f"{FEBRUARY}/manifest.json"
+
+
+def put(tables: Tables, account: str, day: datetime, tokens: int = 1) -> Record:
+    record = Record(
+        Work(f"{tokens:032}", "d" * 16, day, "http"), account, "key_x", "bge-m3", tokens, 1, Decimal("0.01")
+    )
+    Ledger(store.dynamodb, tables.usage).write(record)
+    return record
+
+
+def test_an_object_that_does_not_say_what_it_has_is_written_anew(tables: Tables, bucket: str, account: str) -> None:
+    put(tables, account, datetime(2024, 2, 6, tzinfo=UTC), 6)
+    name = f"{FEBRUARY}/{account}/2024-02-06.jsonl"
+    store.s3().put_object(Bucket=BUCKET, Key=f"copied/{name}", Body=b"another's")
+    assert export("copied", "--account", account, "--resume") == 0
+    found = objects("copied/")
+    assert json.loads(found[name])["tokens"] == 6
+    assert json.loads(found[f"{FEBRUARY}/{account}/manifest.json"])["total"]["tokens"] == 6
+
+
+def test_a_record_without_a_field_is_named_and_no_manifest_is_there(
+    tables: Tables, bucket: str, account: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = put(tables, account, datetime(2024, 2, 7, tzinfo=UTC))
+    assert export("broken-record", "--account", account) == 0
+    assert f"{FEBRUARY}/{account}/manifest.json" in objects("broken-record/")
+    item = record.item()
+    del item["usd_per_mtok"]
+    store.dynamodb().put_item(TableName=tables.usage, Item=item)
+    capsys.readouterr()
+    assert export("broken-record", "--account", account) == 1
+    where = f"{item['pk']['S']} {item['sk']['S']}"
+    assert capsys.readouterr().err == f"error: the record {where} cannot be read: KeyError('usd_per_mtok')\n"
+    assert f"{FEBRUARY}/{account}/manifest.json" not in objects("broken-record/"), "the first one is no longer true"
+    store.dynamodb().delete_item(TableName=tables.usage, Key=record.key())
+
+
+def test_a_manifest_of_all_accounts_is_not_there_once_one_is_exported_anew(
+    records: list[Record], tables: Tables, bucket: str, account: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(known, "accounts", lambda *_: [ACCOUNTS[0], account])
+    put(tables, account, datetime(2024, 2, 8, tzinfo=UTC))
+    assert export("both") == 0
+    assert MANIFEST in objects("both/")
+    assert export("both", "--account", account) == 0
+    assert {MANIFEST, f"{FEBRUARY}/{account}/manifest.json"} & objects("both/").keys() == {
+        f"{FEBRUARY}/{account}/manifest.json"
+    }
+    assert export("both", "--resume") == 0
+    assert {MANIFEST, f"{FEBRUARY}/{account}/manifest.json"} & objects("both/").keys() == {MANIFEST}
+
+
+def test_a_month_that_is_not_over_has_no_manifest_and_its_days_are_written_again(
+    tables: Tables, bucket: str, account: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = datetime.now(UTC)
+    for tokens in (1, 10):
+        put(tables, account, now, tokens)
+        call = ["export", "--month", f"{now:%Y-%m}", "--account", account, "--to", f"s3://{BUCKET}/now", "--resume"]
+        assert invoicetool.main(call) == 0
+        [(name, body)] = objects("now/").items()
+        assert name.endswith(f"{now:%Y-%m-%d}.jsonl")
+    assert sum(json.loads(line)["tokens"] for line in body.splitlines()) == 11, (
+        "it was not over when it was first written"
+    )
+    assert f"{now:%Y-%m} so far, without a manifest: 1 objects, 2 records" in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_a_long_day_too(
+    records: list[Record], bucket: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [first, *_] = [record.item() for record in in_month(records, FEBRUARY)]
+    interrupt = itertools.chain([_thread.interrupt_main], itertools.repeat(lambda: time.sleep(0.001)))
+
+    def endless(*_: Any) -> Iterator[dict[str, Any]]:
+        for each in interrupt:
+            yield first
+            each()
+
+    monkeypatch.setattr(exports, "records", endless)
+    assert export("interrupted", "--account", ACCOUNTS[0]) == 130
+    assert objects("interrupted/") == {}
 
 
 @pytest.mark.parametrize(("text", "days"), [("2024-02", 29), ("2023-02", 28), ("2024-12", 31), ("1999-01", 31)])

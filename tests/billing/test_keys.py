@@ -4,6 +4,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ from typing import Any
 import pytest
 
 from handler import store
-from handler.billing import keys
+from handler.billing import keys, keytool
 from handler.billing.keys import Caller, Keys
 from handler.contract.limits import NO_LIMITS, Limits
 from tests.billing.conftest import Clock
+from tests.stack import faults
 from tests.stack.ministack import MiniStack, Tables
 
 HOUSE = Path(__file__).resolve().parents[2]
@@ -320,13 +322,18 @@ def test_a_key_that_is_remembered_costs_no_read_of_its_account(table: Keys, monk
 
 
 def test_the_tool_sets_shows_and_clears_an_accounts_limits(tables: Tables, ministack: MiniStack) -> None:
-    done = run(tables, ministack.env, "limits", "--account", "acct_t", "--rpm", "60", "--usd-per-month", "25.50")
+    options = ("--rpm", "60", "--usd-per-month", "25.50")
+    refused = run(tables, ministack.env, "limits", "--account", "acct_t", *options)
+    assert (refused.returncode, "error: no account acct_t" in refused.stderr) == (1, True)
+    assert "of acct_t" not in run(tables, ministack.env, "list").stdout, "and nothing was made of it"
+    tables.create_key("acct_t", "inference")
+    done = run(tables, ministack.env, "limits", "--account", "acct_t", *options)
     assert done.stdout == (
-        "all keys of acct_t: 60 requests per minute, 25.50 USD per month; functions notice within 60 seconds.\n"
+        "all keys of acct_t: 60 requests per minute, 25.5 USD per month; functions notice within 60 seconds.\n"
     )
     assert "all keys of acct_t\t60 requests per minute, 25.5" in run(tables, ministack.env, "list").stdout
     run(tables, ministack.env, "limits", "--account", "acct_t", "--rpm", "none", "--usd-per-month", "none")
-    assert "acct_t\t" not in run(tables, ministack.env, "list").stdout
+    assert "all keys of acct_t" not in run(tables, ministack.env, "list").stdout
     both = run(tables, ministack.env, "limits", "key_any", "--account", "acct_t", "--rpm", "1")
     neither = run(tables, ministack.env, "limits", "--rpm", "1")
     nobody = run(tables, ministack.env, "limits", "--account", "*", "--rpm", "1")
@@ -337,3 +344,91 @@ def test_the_tool_sets_shows_and_clears_an_accounts_limits(tables: Tables, minis
 def test_what_is_no_amount_of_money_is_refused(tables: Tables, ministack: MiniStack, value: str) -> None:
     refused = run(tables, ministack.env, "limits", "key_any", f"--usd-per-month={value}")
     assert (refused.returncode, "expected a decimal number above 0" in refused.stderr) == (2, True)
+
+
+# Operators who are two, and answers that are lost
+
+
+def test_two_operators_lose_none_of_each_others_limits(table: Keys, tables: Tables) -> None:
+    _, key = table.create("acct_two", "inference", "")
+    changes: list[dict[str, Any]] = [
+        {"requests_per_minute": 60},
+        {"tokens_per_minute": 7000},
+        {"tokens_per_month": 10**6},
+        {"usd_per_month": Decimal("25.5")},
+    ]
+    operators = [Keys(store.dynamodb, tables.keys) for _ in changes]
+    with ThreadPoolExecutor(len(changes)) as pool:
+        list(pool.map(lambda each, change: each.limit(key.caller.key_id, change), operators, changes))
+        list(pool.map(lambda each, change: each.accounts.limit("acct_two", change), operators, changes))
+    wanted = Limits(60, 7000, 10**6, Decimal("25.5"))
+    assert [each.caller.limits for _, each in table.list() if each.caller.key_id == key.caller.key_id] == [wanted]
+    assert table.accounts.limits("acct_two") == wanted
+
+
+def test_limits_that_are_changed_while_a_key_is_rotated_are_not_lost(
+    table: Keys, tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the rotation has read is old by the time it writes: it writes nothing."""
+    clear, key = table.create("acct_a", "inference", "")
+    read = table._row(key.caller.key_id)
+    table.limit(key.caller.key_id, {"requests_per_minute": 1})
+    monkeypatch.setattr(table, "_row", lambda _: read)
+    with pytest.raises(ValueError, match="changed just now"):
+        table.rotate(key.caller.key_id, 3600)
+    assert Keys(store.dynamodb, tables.keys).find(clear)
+
+
+def test_a_key_revoked_while_it_is_rotated_gets_no_successor(
+    table: Keys, tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, key = table.create("acct_revoked", "inference", "")
+    read = table._row(key.caller.key_id)
+    table.revoke(key.caller.key_id)
+    monkeypatch.setattr(table, "_row", lambda _: read)
+    with pytest.raises(ValueError, match="has been revoked or rotated before"):
+        table.rotate(key.caller.key_id, 3600)
+    assert [each.caller for _, each in table.list() if each.caller.account == "acct_revoked"] == [key.caller]
+
+
+def refusing(operation: str, times: int) -> Any:
+    """A client whose first answers are lost, after the work was done."""
+    made = faults.client(operation, times, code="InternalServerError", status=500, done=True)
+    return lambda: made
+
+
+def test_a_key_whose_first_answer_is_lost_is_made_once(table: Keys, tables: Tables) -> None:
+    clear, key = Keys(refusing("PutItem", 1), tables.keys).create("acct_lost", "inference", "")
+    assert table.find(clear) == key.caller
+    assert [each.caller for _, each in table.list() if each.caller.account == "acct_lost"] == [key.caller]
+
+
+def test_limits_whose_answers_are_lost_are_set(table: Keys, tables: Tables) -> None:
+    _, key = table.create("acct_a", "inference", "")
+    operator = Keys(refusing("UpdateItem", 1), tables.keys)
+    assert operator.limit(key.caller.key_id, {"requests_per_minute": 9}) == Limits(requests_per_minute=9)
+
+
+@pytest.mark.parametrize(("words", "operation"), [(["create"], "PutItem"), (["rotate"], "TransactWriteItems")])
+def test_a_key_of_which_no_answer_came_is_told_to_be_there_perhaps(
+    words: list[str],
+    operation: str,
+    table: Keys,
+    tables: Tables,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _, old = table.create("acct_perhaps", "inference", "")
+    of = [old.caller.key_id] if words == ["rotate"] else ["--account", "acct_perhaps"]
+    monkeypatch.setattr(store, "dynamodb", refusing(operation, 2))
+    assert keytool.main([*words, *of, "--table", tables.keys]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "may be there that nobody has: `list` shows the newest last, `revoke` ends it" in err
+
+
+def test_what_is_refused_outright_is_not_told_to_be_there_perhaps(
+    ministack: MiniStack, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert keytool.main(["create", "--account", "acct_none", "--table", "no-such-table"]) == 1
+    assert "may be there" not in capsys.readouterr().err

@@ -287,9 +287,10 @@ def run(tables: Tables, ministack: MiniStack, *words: str) -> "subprocess.Comple
 
 
 def test_the_tool_sets_lists_ends_and_withdraws(tables: Tables, ministack: MiniStack, model: str) -> None:
-    listed = run(tables, ministack, "set", model, "--usd", "0.02", "--at", "2099-01-01T01:00:00+01:00")
+    words = ("--usd", "0.02", "--batch-factor", "0.5", "--at", "2099-01-01T01:00:00+01:00")
+    listed = run(tables, ministack, "set", model, "--new", *words)
     assert listed.stdout == (
-        f"{model}: 0.02 USD per million tokens, 0.01 of a batch, from 2099-01-01T00:00:00Z on.\n"
+        f"{model}: 0.02 USD per million tokens, 0.01 of a batch (0.5 of it), from 2099-01-01T00:00:00Z on.\n"
     ), listed.stderr
     own = run(tables, ministack, "set", model, "--usd", "0.5", "--batch-usd", "0.1", "--account", "acct_a")
     soonest = datetime.fromisoformat(own.stdout.split(" from ")[1].split(" ")[0])
@@ -308,10 +309,14 @@ def test_the_tool_sets_lists_ends_and_withdraws(tables: Tables, ministack: MiniS
     assert (again.returncode, "nothing begins at 2099-02-01" in again.stderr) == (1, True)
 
 
-def test_what_has_begun_or_soon_begins_is_not_changed(tables: Tables, ministack: MiniStack, model: str) -> None:
+def test_what_has_begun_or_soon_begins_is_not_changed(
+    tables: Tables, ministack: MiniStack, model: str, add: Add
+) -> None:
+    add("0.02", hours(-9), "acct_a")
     for ahead in (-86400, 0, LEAD_S - 30):
         at = f"{datetime.fromtimestamp(int(time.time()) + ahead, UTC):%Y-%m-%dT%H:%M:%SZ}"
-        for words in (("set", model, "--usd", "1"), ("end", model, "--account", "a"), ("withdraw", model)):
+        one = ("--usd", "1", "--batch-usd", "1")
+        for words in (("set", model, *one), ("end", model, "--account", "acct_a"), ("withdraw", model)):
             refused = run(tables, ministack, *words, "--at", at)
             assert (refused.returncode, refused.stdout) == (1, "")
             assert "prices are changed 30 minutes ahead or earlier" in refused.stderr
@@ -319,7 +324,7 @@ def test_what_has_begun_or_soon_begins_is_not_changed(tables: Tables, ministack:
 
 @pytest.mark.parametrize("usd", ["0", "-1", "0.0000001", "1e-3", "NaN", "1" * 10, "٣", ""])
 def test_what_is_no_price_is_refused(tables: Tables, ministack: MiniStack, usd: str) -> None:
-    refused = run(tables, ministack, "set", "m", f"--usd={usd}")
+    refused = run(tables, ministack, "set", "m", "--batch-usd", "1", f"--usd={usd}")
     assert (refused.returncode, "expected a decimal number above 0" in refused.stderr) == (2, True)
 
 
@@ -327,3 +332,39 @@ def test_a_batch_factor_that_gives_no_exact_price_is_refused(tables: Tables, min
     refused = run(tables, ministack, "set", "m", "--usd", "0.000001", "--batch-factor", "0.5")
     assert (refused.returncode, "--batch-usd names one" in refused.stderr) == (1, True)
     assert "cannot end" in run(tables, ministack, "end", "m").stderr
+
+
+def test_a_batchs_price_is_of_the_call_and_never_of_the_operators_shell(tables: Tables, ministack: MiniStack) -> None:
+    refused = run(tables, ministack, "set", "m", "--usd", "0.02")
+    assert (refused.returncode, "one of the arguments --batch-usd --batch-factor is required" in refused.stderr) == (
+        2,
+        True,
+    )
+
+
+def test_a_model_that_has_no_price_yet_is_one_that_is_meant(
+    tables: Tables, ministack: MiniStack, model: str, add: Add
+) -> None:
+    add("0.02", hours(-9))
+    one = ("--usd", "1", "--batch-usd", "0.5")
+    refused = run(tables, ministack, "set", f"{model}-smal", *one)
+    assert refused.returncode == 1
+    assert f"{model}-smal has no price in the table yet (" in refused.stderr
+    assert model in refused.stderr, "what there is, is listed"
+    assert run(tables, ministack, "set", f"{model}-small", *one, "--new").returncode == 0
+    assert run(tables, ministack, "set", f"{model}-small", *one).returncode == 0
+    assert f"{model}-smal\t" not in run(tables, ministack, "list").stdout
+
+
+def test_an_account_that_nobody_has_gets_no_price(
+    tables: Tables, ministack: MiniStack, model: str, add: Add, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add("0.02", hours(-9))
+    none = run(tables, ministack, "end", model, "--account", "acct_priced")
+    assert (none.returncode, f"acct_priced has no price of its own for {model}" in none.stderr) == (1, True)
+    monkeypatch.setitem(ministack.env, "KEYS_TABLE", tables.keys)
+    words = ("set", model, "--usd", "1", "--batch-usd", "0.5", "--account", "acct_priced")
+    unknown = run(tables, ministack, *words)
+    assert (unknown.returncode, "no account acct_priced" in unknown.stderr) == (1, True)
+    tables.create_key("acct_priced", "inference")
+    assert run(tables, ministack, *words).returncode == 0

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from handler.billing.rollups import Rollups
 from tests.stack.books import Books
 from tests.stack.ministack import MiniStack, Tables
 
@@ -34,7 +33,8 @@ def books(tables: Tables) -> Books:
 
 @pytest.fixture
 def tool(books: Books, ministack: MiniStack, tables: Tables) -> Tool:
-    names = {"USAGE_TABLE": tables.usage, "ROLLUPS_TABLE": tables.rollups}
+    tables.create_key(books.account, "inference")
+    names = {"USAGE_TABLE": tables.usage, "ROLLUPS_TABLE": tables.rollups, "KEYS_TABLE": tables.keys}
     return Tool({"PATH": os.environ["PATH"]} | ministack.env | names, books.account)
 
 
@@ -70,16 +70,19 @@ def test_a_rollup_ahead_of_the_ledger_is_told_and_never_changed(books: Books, ta
     assert books.held("1m") == before
 
 
-def test_without_an_account_it_goes_through_all_that_have_rollups(
+def test_without_an_account_it_goes_through_all_that_have_keys_or_rollups(
     books: Books, tool: Tool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tables: Tables
 ) -> None:
     from handler import settings
-    from handler.billing import rolluptool
+    from handler.billing import known, rolluptool
 
     other = Books(tables)
     monkeypatch.setenv("USAGE_TABLE", tables.usage)
     monkeypatch.setenv("ROLLUPS_TABLE", tables.rollups)
-    monkeypatch.setattr(Rollups, "accounts", lambda _: [books.account, other.account])
+    tables.create_key(other.account, "inference")
+    ours, accounts = {books.account, other.account}, known.accounts
+    monkeypatch.setattr(known, "accounts", lambda *of: [each for each in accounts(*of) if each in ours])
+    monkeypatch.setenv("KEYS_TABLE", tables.keys)
     monkeypatch.setattr(rolluptool, "_PROGRESS_S", 0)
     settings.read.cache_clear()
     for each in (books, other):
@@ -90,7 +93,7 @@ def test_without_an_account_it_goes_through_all_that_have_rollups(
         settings.read.cache_clear()
     printed = capsys.readouterr()
     assert "6 differences, 6 mended" in printed.out
-    assert printed.err.splitlines()[4] == f"4 of 6 days, {other.account} 2026-11-23 is next"
+    assert printed.err.splitlines()[4] == f"4 of 6 days, {max(ours)} 2026-11-23 is next"
     assert books.agree()
     assert other.agree()
 
@@ -98,9 +101,18 @@ def test_without_an_account_it_goes_through_all_that_have_rollups(
 def test_what_is_missing_of_the_call_or_of_the_settings_is_named(tool: Tool) -> None:
     assert "--from" in tool("check").stderr
     assert tool("check").returncode == 2
-    tool._env = {name: value for name, value in tool._env.items() if name != "ROLLUPS_TABLE"}
+    tool._env = {name: value for name, value in tool._env.items() if not name.endswith("_TABLE")}
     done = tool.of_account("check")
-    assert (done.returncode, "ROLLUPS_TABLE: not set" in done.stderr) == (1, True)
+    assert (done.returncode, "USAGE_TABLE, ROLLUPS_TABLE, KEYS_TABLE: not set" in done.stderr) == (1, True)
+
+
+def test_an_account_that_nobody_has_and_a_stretch_without_days_are_errors_and_no_agreement(tool: Tool) -> None:
+    unknown = tool("check", "--account", "typo", *DAYS)
+    assert (unknown.returncode, unknown.stdout) == (1, "")
+    assert unknown.stderr.startswith("error: no account typo: it has neither keys nor rollups")
+    backwards = tool("check", "--from", "2026-11-30", "--to", "2026-11-01")
+    assert (backwards.returncode, backwards.stdout) == (1, "")
+    assert backwards.stderr == "error: --from 2026-11-30 is after --to 2026-11-01\n"
 
 
 def test_a_table_out_of_reach_is_an_error_and_no_agreement(tool: Tool) -> None:
@@ -108,3 +120,9 @@ def test_a_table_out_of_reach_is_an_error_and_no_agreement(tool: Tool) -> None:
     done = tool.of_account("check")
     assert done.returncode == 1
     assert done.stderr == "error: ResourceNotFoundException on no-such-table\n"
+
+
+def test_a_table_of_keys_out_of_reach_is_named(tool: Tool) -> None:
+    tool._env |= {"KEYS_TABLE": "no-such-table"}
+    done = tool.of_account("check")
+    assert (done.returncode, "table no-such-table" in done.stderr) == (1, True)

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +155,8 @@ def target(resource: Any) -> tuple[str, ...]:
 def test_every_function_has_a_role_of_its_own(resources: dict[str, Any]) -> None:
     roles = {f"{name}Role" for name in of_type(resources, "AWS::Lambda::Function")}
 
-    assert set(of_type(resources, "AWS::IAM::Role")) == roles == {f"{name}Role" for name in RIGHTS}
+    assert set(of_type(resources, "AWS::IAM::Role")) == roles | {"AdminRole"}
+    assert roles == {f"{name}Role" for name in RIGHTS}
     assert [name for name, each in resources.items() if "Policy" in each["Type"]] == ["ResultsPolicy"]
 
 
@@ -171,11 +173,49 @@ def test_a_function_has_exactly_the_rights_it_uses(resources: dict[str, Any], fu
     )
 
 
+def test_no_role_but_the_operators_writes_keys_or_prices(resources: dict[str, Any]) -> None:
+    """Whatever stands for a write: an action by name, or a pattern, on the table by name, or a pattern."""
+    writes = (
+        "PutItem",
+        "UpdateItem",
+        "DeleteItem",
+        "BatchWriteItem",
+        "PartiQLInsert",
+        "PartiQLUpdate",
+        "PartiQLDelete",
+    )
+    tables = {("Keys", "Arn"), ("Prices", "Arn")}
+
+    def writing(role: dict[str, Any]) -> set[tuple[str, ...]]:
+        return {
+            resource
+            for policy in role["Properties"]["Policies"]
+            for statement in policy["PolicyDocument"]["Statement"]
+            for action in listed(statement["Action"])
+            if any(fnmatch(f"dynamodb:{write}".lower(), action.lower()) for write in writes)
+            for resource in [target(statement["Resource"])]
+            if resource in tables or len(resource) == 1
+        }
+
+    found = {name: writing(role) for name, role in of_type(resources, "AWS::IAM::Role").items()}
+    assert found == {"EmbedRole": set(), "LedgerRole": set(), "AdminRole": tables}
+
+
 @pytest.mark.parametrize("function", RIGHTS)
 def test_only_lambda_takes_the_role(resources: dict[str, Any], function: str) -> None:
     [statement] = resources[f"{function}Role"]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
 
     assert (statement["Action"], statement["Principal"]) == ("sts:AssumeRole", {"Service": "lambda.amazonaws.com"})
+
+
+def test_principals_of_the_stacks_own_account_take_the_operators_role(source: Template) -> None:
+    [statement] = source["Resources"]["AdminRole"]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+
+    assert statement == {
+        "Effect": "Allow",
+        "Action": "sts:AssumeRole",
+        "Principal": {"AWS": {"Fn::Sub": "arn:${AWS::Partition}:iam::${AWS::AccountId}:root"}},
+    }
 
 
 def test_the_url_is_the_aliass_and_everyone_may_call_it(resources: dict[str, Any]) -> None:
@@ -484,4 +524,5 @@ def test_outputs_are_what_an_operator_needs_next(source: Template) -> None:
         "LedgerQueue": {"Ref": "LedgerQueue"},
         "RollupsTable": {"Ref": "Rollups"},
         "ResultsBucket": {"Ref": "Results"},
+        "AdminRole": {"Fn::GetAtt": ["AdminRole", "Arn"]},
     }
