@@ -18,7 +18,6 @@ from handler.billing.recount import Recount
 from handler.billing.rollups import Rollups
 from handler.contract.errors import ApiError
 from handler.contract.limits import Limits
-from handler.events.schedule import Schedule
 from tests.billing.conftest import CLOSED, Clock
 from tests.stack import faults
 from tests.stack.quotas import HOUR, NOTHING, Quota, used
@@ -104,18 +103,11 @@ def test_events_of_two_hours_that_are_worked_on_at_once_do_not_add_up(quota: Quo
         def hours(self, *_: object) -> None:
             waiting.pop()()
 
-    slow = Overtaken(quota.books.minutes, _Unlisted(store.dynamodb, quota.tables.rollups))
+    slow = Overtaken(quota.books.minutes, quota.books.rollups)
     Corrections(store.dynamodb, quota.tables.limits, slow, "", clock)(int(clock.now) // HOUR * HOUR - HOUR)
     assert quota.month() >= used(8)
     quota.correct()
     assert quota.month() == quota.month(quota.owner) == used(8)
-
-
-class _Unlisted(Rollups):
-    """Of accounts that are not listed, so that each is summed anew before it is read."""
-
-    def accounts(self) -> list[str]:
-        return []
 
 
 def test_two_hundred_callers_while_months_are_corrected_pass_no_limit_by_a_token(quota: Quota, clock: Clock) -> None:
@@ -171,15 +163,10 @@ def test_through_a_day_of_faults_and_a_months_turn_no_month_is_behind_and_all_ar
     keys = [f"{quota.key}-{number}" for number in range(2)]
     owners = [*keys, quota.owner]
     waiting: list[Record] = []
-    rollups = quota.books.recount.rollups
-    store.dynamodb().delete_item(TableName=quota.tables.rollups, Key={"pk": {"S": "schedule"}, "sk": {"S": "renewed"}})
+    quota.books.renewed(datetime.fromtimestamp(clock.now // HOUR * HOUR, UTC))
 
     def hourly(client: Any = store.dynamodb, hours_ago: int = 0) -> None:
-        time = f"{datetime.fromtimestamp(clock.now - hours_ago * HOUR, UTC):%Y-%m-%dT%H:%M:%SZ}"
-        Schedule(quota.books.recount, rollups_of_ours, [quota.corrections(client)])({"time": time}, None)
-
-    def rollups_of_ours() -> list[str]:
-        return [each for each in rollups.accounts() if each == quota.account]
+        quota.hourly(quota.corrections(client), now=clock.now - hours_ago * HOUR)
 
     def check() -> None:
         for owner in owners:

@@ -56,7 +56,11 @@ def test_what_has_no_limits_gets_no_counters_by_being_late(quota: Quota, clock: 
     clock.now = CLOSED
     assert quota.deliver(waited)
     assert quota.item() == quota.item(quota.owner) == {}
-    bare = Drain(Ledger(store.dynamodb, quota.tables.usage), Counters(store.dynamodb, "", clock))
+    bare = Drain(
+        Ledger(store.dynamodb, quota.tables.usage),
+        Counters(store.dynamodb, "", clock),
+        quota.books.rollups.register,
+    )
     assert quota.deliver(quota.record(5, NOON), bare), "without a table of limits there is nothing to count"
 
 
@@ -86,7 +90,10 @@ def test_a_function_that_ends_between_writing_and_counting_or_after_both_leaves_
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        quota.deliver(waited, Drain(Ledger(store.dynamodb, quota.tables.usage), Dies(store.dynamodb, "")))
+        quota.deliver(
+            waited,
+            Drain(Ledger(store.dynamodb, quota.tables.usage), Dies(store.dynamodb, ""), quota.books.rollups.register),
+        )
     assert quota.deliver(waited)
     assert quota.month() == used(5)
     assert quota.deliver(waited, quota.drain(faults.lossy(1))), "it comes again, and an answer is lost"
