@@ -129,7 +129,7 @@ def test_a_set_whose_answer_is_lost_leaves_the_row(tables: Tables, account: str)
     Rollups(store.dynamodb, tables.rollups).set(account, "1d", BUCKET)  # which lists the account
     client = faults.client("PutItem", 3, code="InternalServerError", status=500, done=True)
     rollups, newer = Rollups(lambda: client, tables.rollups), replace(BUCKET, n=7)
-    rollups.register.add(account)
+    rollups.register._known.add(account)
     with pytest.raises(store.StoreUnavailableError):
         rollups.set(account, "1d", newer)
     assert rollups.set(account, "1d", newer) is False
