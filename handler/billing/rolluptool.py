@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 
 from handler import settings
 from handler.billing import console
-from handler.billing.accounts import ALL_ACCOUNTS
-from handler.billing.keys import Keys
 from handler.billing.minutes import Minutes
 from handler.billing.recount import Difference, Recount
 from handler.billing.rollups import Rollups
@@ -36,21 +34,13 @@ def _check(asked: argparse.Namespace) -> int:
     with ThreadPoolExecutor(16) as threads:
         rollups = Rollups(_client, config.rollups_table)
         recount = Recount(Minutes(_client, config.usage_table, threads), rollups)
-        accounts = [asked.account] if asked.account else _accounts(rollups, asked.keys or config.keys_table)
+        accounts = [asked.account] if asked.account else rollups.accounts()
         found = list(_differences(recount, accounts, asked))
     left = [each for each in found if not each.mended]
     print(f"{len(found)} differences, {len(found) - len(left)} mended")  # noqa: T201
     if any(each.what in ("ahead", "wrong") for each in left):
         print(_NEVER, file=sys.stderr)  # noqa: T201
     return 1 if left else 0
-
-
-def _accounts(rollups: Rollups, keys_table: str) -> list[str]:
-    """All that have rollups, and all that have keys: the stream may have lost an account's first records."""
-    found = {*rollups.accounts()}
-    if keys_table:
-        found |= {key.caller.account for _, key in Keys(_client, keys_table).list()}
-    return sorted(found - {ALL_ACCOUNTS})
 
 
 _NEVER = (
@@ -91,15 +81,14 @@ def _client() -> "DynamoDBClient":
 
 def _parser() -> argparse.ArgumentParser:
     stretch = argparse.ArgumentParser(add_help=False)
-    stretch.add_argument("--account", help="default: every account that has rollups or keys")
-    stretch.add_argument("--keys", help="the Keys table (default: KEYS_TABLE); without it, those with rollups alone")
+    stretch.add_argument("--account", help="default: every account that has rollups")
     dates: tuple[tuple[str, str, str], ...] = (("--from", "first", "first"), ("--to", "last", "last"))
     for option, dest, which in dates:
         about = f"the {which} day (UTC), such as 2026-11-01"
         stretch.add_argument(option, dest=dest, type=_day, required=True, metavar="DATE", help=about)
     parser = argparse.ArgumentParser(
         prog="python -m handler.billing.rollups",
-        description="Rollups and the ledger they are made of (tables: ROLLUPS_TABLE, USAGE_TABLE, KEYS_TABLE).",
+        description="Rollups and the ledger they are made of (tables: ROLLUPS_TABLE, USAGE_TABLE).",
     )
     calls = parser.add_subparsers(required=True)
     check = calls.add_parser("check", parents=[stretch], help="list what is not as the ledger says; changes nothing")

@@ -7,19 +7,25 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
+import boto3
 import pytest
+from botocore.config import Config
 
 from handler import store
 from handler.billing.corrections import METRIC, Corrections
 from handler.billing.ledger import Record
 from handler.billing.recount import Recount
+from handler.billing.renewal import Renewal, Renewed
 from handler.billing.rollups import Rollups
 from handler.contract.errors import ApiError
 from handler.contract.limits import Limits
+from handler.events.schedule import Schedule
 from tests.billing.conftest import CLOSED, Clock
 from tests.stack import faults
+from tests.stack.ministack import MiniStack
+from tests.stack.outage import Fault, Outage
 from tests.stack.quotas import HOUR, NOTHING, Quota, used
 
 # DynamoDB
@@ -71,6 +77,42 @@ def test_rollups_out_of_reach_correct_nothing_and_the_next_run_goes_on(
     assert quota.month() == used(10)
     assert quota.correct() == 2
     assert quota.month() == used(9)
+
+
+def test_an_account_whose_sums_fail_for_hours_keeps_its_month_ahead_and_nobody_elses(
+    quota: Quota, clock: Clock, capsys: pytest.CaptureFixture[str], ministack: MiniStack
+) -> None:
+    """The stream could not set its rows either; they fail until long after its hour is among the last two."""
+    other = Quota(quota.tables, clock)
+    quota.use(1)
+    quota.count(500)
+    quota.write(quota.record(500), heard=False)
+    other.use(4)
+    other.count(9)
+    with Outage(ministack.endpoint) as outage:
+        client = boto3.client("dynamodb", endpoint_url=outage.url, config=Config(retries={"total_max_attempts": 1}))
+        away = quota.books.seen_by(lambda: client)
+        renewal = Renewal(away.recount, lambda: [quota.books.entry()])
+        theirs = other.books.renewal()
+
+        def both(closed: int, deadline: float) -> Renewed:
+            ours, others = renewal(closed, deadline), theirs(closed, deadline)
+            return Renewed(ours.whole | others.whole, ours.behind | others.behind, ours.errors)
+
+        for hour in range(5):
+            clock.now = CLOSED + hour * HOUR + 300
+            outage.begin(Fault("PutItem", 99, status=500))
+            time = f"{datetime.fromtimestamp(clock.now, UTC):%Y-%m-%dT%H:%M:%SZ}"
+            with pytest.raises(ExceptionGroup):
+                Schedule(cast(Renewal, both), [quota.corrections()])({"time": time}, None)
+            assert quota.month() == quota.month(quota.owner) == used(501)
+            assert other.month() == used(4)
+            assert json.loads(capsys.readouterr().out)[METRIC] == 2
+        outage.over()
+        clock.now += HOUR
+        quota.hourly()
+    assert quota.month() == used(501)
+    assert quota.books.agree()
 
 
 # Many at once
