@@ -84,6 +84,8 @@ def _ledger(config: Settings) -> Mapping[str, Door]:
     from handler.billing.ledger import Ledger
     from handler.billing.limits import Counters
     from handler.billing.recount import Recount
+    from handler.billing.renewal import Renewal
+    from handler.billing.waiting import Waiting
     from handler.events.drain import Drain
     from handler.events.schedule import Schedule
     from handler.events.stream import Stream
@@ -94,11 +96,12 @@ def _ledger(config: Settings) -> Mapping[str, Door]:
     stream = Stream(recount, ThreadPoolExecutor(4, "buckets"), function)
     # Without a queue behind it: what cannot be written stays in the queue that it came from.
     ledger = Ledger(store.ledger, config.usage_table, config.entries_table, window_s=config.retry_window)
-    jobs = [Corrections(store.dynamodb, limits, recount, function)] if limits else []
+    waiting = Waiting(store.queues, config.ledger_queue)
+    jobs = [Corrections(store.dynamodb, limits, recount, function, waiting=waiting)] if limits else []
     return {
         "DynamoDB stream": stream,
-        "SQS": Drain(ledger, Counters(store.dynamodb, limits)),
-        "schedule": Schedule(recount, recount.rollups.accounts, jobs),
+        "SQS": Drain(ledger, Counters(store.dynamodb, limits), recount.rollups.register),
+        "schedule": Schedule(Renewal(recount), jobs),
     }
 
 

@@ -82,7 +82,7 @@ class Settings:
     ledger_queue: str = _setting(
         "",
         "URL of the SQS queue that keeps a usage record which DynamoDB has not taken within a second; without it the "
-        "caller gets a 503 and no vectors.",
+        "caller gets a 503 and no vectors. The role `ledger` corrects no month while it holds any.",
     )
     retry_window: int = _setting(
         600, "Seconds by which an SDK's attempts at one call may lie apart and still be billed once."

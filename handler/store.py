@@ -54,7 +54,7 @@ def _ledger() -> "DynamoDBClient":
 
     config = settings.read()
     once = Config(retries={"mode": "standard", "total_max_attempts": 1})
-    if config.ledger_queue:
+    if config.ledger_queue and config.function_role == "embed":
         once = once.merge(Config(connect_timeout=_CONNECT_S, read_timeout=HURRIED_S))
     return boto3.client("dynamodb", region_name=config.aws_region or None, config=_config(TIMEOUT_S).merge(once))
 
@@ -75,6 +75,19 @@ def _sqs() -> Any:
     )
     region = settings.read().aws_region or None
     return boto3.client("sqs", region_name=region, config=_config(TIMEOUT_S).merge(once))
+
+
+def queues() -> Any:
+    """The process's SQS client where nobody waits, as `dynamodb()`."""
+    with _making:
+        return _queues()
+
+
+@cache
+def _queues() -> Any:
+    import boto3
+
+    return boto3.client("sqs", region_name=settings.read().aws_region or None, config=_config(TIMEOUT_S))
 
 
 def s3() -> "S3Client":

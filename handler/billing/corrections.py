@@ -22,7 +22,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from decimal import Decimal
-from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +30,7 @@ from handler.billing import fields
 from handler.billing.buckets import EXACT, WIDTHS, Sums
 from handler.billing.months import Month
 from handler.billing.recount import Recount
+from handler.billing.renewal import Renewed
 from handler.store import StoreUnavailableError, answering
 
 if TYPE_CHECKING:
@@ -47,7 +47,8 @@ _REMEMBERED = 50_000  # sums of a key in a month
 class Corrections:
     """The Limits table. `function`: this one's name, by which its metric is told from others'; `clock` in Unix seconds.
 
-    The rollups of closed hours have to be whole (schedule.py); of an account that has none, they are made here.
+    The rollups of closed hours have to be whole (renewal.py); of an account that is not known yet, they are made here.
+    `waiting`: how many records are on their way to the ledger; one of a closed hour would be missing in the sums.
     """
 
     def __init__(
@@ -57,21 +58,27 @@ class Corrections:
         recount: Recount,
         function: str,
         clock: Callable[[], float] = time.time,
+        waiting: Callable[[], int] = lambda: 0,
     ) -> None:
         self._client, self._table, self._recount = client, table, recount
-        self._function, self._clock = function, clock
+        self._function, self._clock, self._waiting = function, clock, waiting
 
-    def __call__(self, until: int, deadline: float = math.inf) -> int:
+    def __call__(self, until: int, deadline: float = math.inf, renewed: Renewed = Renewed()) -> int:  # noqa: B008
         """Correct each month that needs it; how many there were. Hours that have ended by `until` (Unix seconds) are
         closed. What is not reached by `deadline`, of time.monotonic(), or not taken by DynamoDB, is left to the next
-        run: a line that is a metric says how many items those are, about.
+        run: a line that is a metric says how many items those are, about. So is what belongs to an account that is
+        behind, and everything while records wait.
 
-        Raises StoreUnavailableError where the table cannot be read.
+        Raises StoreUnavailableError where the table cannot be read, or what waits is not known.
         """
         if until < self._clock() - _DAY:  # hours that were not closed then may have been forgotten by now (fields.py)
             log.warning("correction: the event is over a day late, everything is left to the next one")
             return 0
-        read, done, left, sums = 0, 0, 0, _Sums(self._recount, until)
+        if waiting := self._waiting():
+            log.warning("correction: %d records wait to be written, everything is left to the next run", waiting)
+            self._tell(waiting)
+            return 0
+        read, done, left, sums = 0, 0, 0, _Sums(self._recount, until, renewed)
         for number, item in self._items(until // _HOUR):
             if time.monotonic() >= deadline:
                 left += max(1, read * (_PARTS - 1 - number) // (number + 1))
@@ -84,9 +91,12 @@ class Corrections:
                 log.warning("correction: %s is left to the next run: %s", item["id"]["S"], error)
         log.info("correction: %d items read, %d months corrected, %d items left", read, done, left)
         if left:
-            sys.stdout.write(f"{logs.metric(METRIC, left, self._function)}\n")
-            sys.stdout.flush()
+            self._tell(left)
         return done
+
+    def _tell(self, left: int) -> None:
+        sys.stdout.write(f"{logs.metric(METRIC, left, self._function)}\n")
+        sys.stdout.flush()
 
     def _items(self, first: int) -> Iterator[tuple[int, Mapping[str, Any]]]:
         """All items, each with how many parts of the table have been read before its own."""
@@ -109,15 +119,19 @@ class Corrections:
             else:
                 on_its_way[name.partition("@")[0]] += Decimal(item[name]["N"])
         mark, seen = f"summed@{month}", item.get(f"summed@{month}")
-        if seen and (not closed or int(seen["N"]) >= sums.until):
+        if seen and (int(seen["N"]) >= sums.until or not (closed or month == fields.month(sums.until - 1))):
             return False
         recorded = sums.of(item["id"]["S"], item["account"]["S"], month)
+        differs = False
         names = {"#tokens": f"tokens@{month}", "#usd": f"usd@{month}", "#summed": mark}
         values = {":until": {"N": str(sums.until)}, ":none": {"N": "0"}}
         for unit, sum_ in (("tokens", Decimal(recorded.tokens)), ("usd", recorded.cost)):
             counted = Decimal(item.get(f"{unit}@{month}", values[":none"])["N"])
             ahead = EXACT.subtract(counted, EXACT.add(sum_, on_its_way[unit]))
             values[f":{unit}"] = {"N": f"{ahead:f}"}
+            differs = differs or bool(ahead)
+        if seen and not closed and not differs:
+            return False  # nor would the next reading be any other
         drop = {f"#{number}": name for number, name in enumerate(closed)}
         since = "#summed = :seen" if seen else "attribute_not_exists(#summed)"
         client = self._client()
@@ -146,14 +160,16 @@ def _months(item: Mapping[str, Any]) -> list[str]:
 class _Sums:
     """What the ledger has of a month's closed hours, by key and account; each account's month is read once."""
 
-    def __init__(self, recount: Recount, until: int) -> None:
-        self._recount, self.until = recount, until
+    def __init__(self, recount: Recount, until: int, renewed: Renewed) -> None:
+        self._recount, self.until, self._renewed = recount, until, renewed
         self._months: dict[tuple[str, str], dict[str, Sums]] = {}
         self._held = 0
 
     def of(self, owner: str, account: str, month: str) -> Sums:
         """`owner`: an item's id, `key#…` or `account#…`. Raises StoreUnavailableError, or ValueError for a record that
-        cannot be read."""
+        cannot be read, or of an account that is behind."""
+        if account in self._renewed.behind:
+            raise ValueError(f"the rollups of {account} are behind the ledger")
         sums = self._months.get((account, month))
         if sums is None:
             if self._held >= _REMEMBERED:
@@ -165,8 +181,10 @@ class _Sums:
 
     def _read(self, account: str, month: Month) -> dict[str, Sums]:
         start, end = month.start, min(month.end, self.until)
-        if account not in self._listed and start < end:
-            self._recount.hours(account, start, end)  # the stream has told of no record of it yet, or lost it
+        if account not in self._renewed.whole and start < end:
+            # The stream has told of no record of it yet, or lost it; from the next hour on it is renewed with others.
+            self._recount.hours(account, start, end)
+            self._recount.rollups.register.add(account)
         midnight, rollups = max(start, end // _DAY * _DAY), self._recount.rollups
         sums: dict[str, Sums] = {}
         for bucket in chain(rollups.read(account, "1d", start, midnight), rollups.read(account, "1h", midnight, end)):
@@ -174,7 +192,3 @@ class _Sums:
                 for owner in (f"key#{group.key_id}", f"account#{account}"):
                     sums[owner] = sums.get(owner, Sums()) + used
         return sums
-
-    @cached_property
-    def _listed(self) -> frozenset[str]:
-        return frozenset(self._recount.rollups.accounts())

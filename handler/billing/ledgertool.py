@@ -9,6 +9,7 @@ from handler import settings, store
 from handler.billing import console, outbox
 from handler.billing.ledger import Ledger, Outcome
 from handler.billing.limits import Counters
+from handler.billing.register import Register
 
 _TOLD = {Outcome.BILLED: "written", Outcome.REPLAYED: "there already, or billed with another attempt"}
 
@@ -37,6 +38,8 @@ def _replay(asked: argparse.Namespace, done: Counter[Outcome]) -> int:
     with sys.stdin if asked.file == "-" else Path(asked.file).open(encoding="utf-8", errors="replace") as lines:
         for record in outbox.read(lines):
             outcome = ledger.settle(record)
+            if config.rollups_table:
+                Register(store.dynamodb, config.rollups_table).late(record.account, record.work.time.timestamp())
             counters.late(record)
             done[outcome] += 1
             if sys.stderr.isatty() and done.total() % 100 == 0:

@@ -75,8 +75,10 @@ class Recount:
     def hours(self, account: str, start: int, end: int) -> None:
         """Make everything anew that these whole hours are part of. Minutes that are right already, which most are, are
         not written again."""
-        held = {bucket.start: bucket.n for bucket in self.rollups.read(account, "1m", start, end)}
         minutes = list(self._minutes.read(account, start, end))
+        if not minutes:
+            return
+        held = {bucket.start: bucket.n for bucket in self.rollups.read(account, "1m", start, end)}
         for minute in minutes:
             if held.get(minute.start, 0) < minute.n:
                 self.rollups.set(account, "1m", minute)

@@ -5,14 +5,15 @@
 
 import json
 import sys
+import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from handler import store
 from handler.billing.buckets import WIDTHS, Bucket, Group, Sums
+from handler.billing.register import Register
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
@@ -20,17 +21,16 @@ if TYPE_CHECKING:
 
 # What a width's partitions are named after, and the rows in them: at most 1,440, 744 and 366 of these.
 _NAMES = {"1m": ("%Y-%m-%d", "%H:%M"), "1h": ("%Y-%m", "%dT%H"), "1d": ("%Y", "%m-%d")}
+_TEXT_BYTES = 300_000  # of an item's 400 KB: some 6,000 keys
 _BEFORE, _AFTER = "0", "9"  # in the order of rows, which begin with two digits of no number above 59
-_ACCOUNTS, _SCHEDULE = "accounts", "schedule"
 
 
 class Rollups:
-    """The Rollups table: partition `account#width#period`, one partition `accounts` that lists who has any, and one
-    `schedule` of how far they have been made anew."""
+    """The Rollups table: partition `account#width#period`, and the register's."""
 
     def __init__(self, client: Callable[[], "DynamoDBClient"], table: str) -> None:
         self._client, self._table = client, table
-        self._listed: set[str] = set()
+        self.register = Register(client, table)
 
     def read(self, account: str, width: str, start: int, end: int) -> Iterator[Bucket]:
         """The buckets there are of a width (`1m`, `1h`, `1d`) that begin at `start` or later and before `end` (Unix
@@ -47,29 +47,7 @@ class Rollups:
 
     def accounts(self) -> list[str]:
         """Every account that has any, ascending. Raises StoreUnavailableError."""
-        return [item["sk"]["S"] for item in self._query(_ACCOUNTS, "!", "~")]
-
-    def renewed(self) -> int | None:
-        """Until when (Unix seconds) those of all accounts have been made anew of the ledger, hour by hour; None before
-        the first time. Raises StoreUnavailableError."""
-        return max((int(item["until"]["N"]) for item in self._query(_SCHEDULE, "!", "~")), default=None)
-
-    def set_renewed(self, until: int) -> None:
-        """It is never set back. Raises StoreUnavailableError."""
-        item: dict[str, AttributeValueTypeDef] = {
-            "pk": {"S": _SCHEDULE},
-            "sk": {"S": "renewed"},
-            "until": {"N": str(until)},
-        }
-        client = self._client()
-        with store.answering(self._table), suppress(client.exceptions.ConditionalCheckFailedException):
-            client.put_item(
-                TableName=self._table,
-                Item=item,
-                ConditionExpression="attribute_not_exists(pk) OR #until < :until",
-                ExpressionAttributeNames={"#until": "until"},
-                ExpressionAttributeValues={":until": item["until"]},
-            )
+        return [entry.account for entry in self.register.entries()]
 
     def set(self, account: str, width: str, bucket: Bucket) -> bool:
         """Make this the row of its time, unless there is one of as many records: False then. A row never gets older,
@@ -82,13 +60,11 @@ class Rollups:
             "pk": {"S": f"{account}#{width}#{period}"},
             "sk": {"S": name},
             "n": {"N": str(bucket.n)},
-            "groups": {"S": _text(bucket.groups)},
+            "groups": _stored(bucket.groups),
         }
         client = self._client()
+        self.register.add(account)
         with store.answering(self._table):
-            if account not in self._listed:
-                client.put_item(TableName=self._table, Item={"pk": {"S": _ACCOUNTS}, "sk": {"S": account}})
-                self._listed.add(account)
             try:
                 client.put_item(
                     TableName=self._table,
@@ -129,11 +105,21 @@ def _text(groups: Mapping[Group, Sums]) -> str:
     return json.dumps(tree, separators=(",", ":"), sort_keys=True)
 
 
+def _stored(groups: Mapping[Group, Sums]) -> "AttributeValueTypeDef":
+    """As text, which people can read, or packed where that would not fit an item."""
+    text = _text(groups)
+    return {"S": text} if len(text) < _TEXT_BYTES else {"B": zlib.compress(text.encode())}
+
+
+def _held(groups: Mapping[str, Any]) -> Any:
+    return json.loads(groups["S"] if "S" in groups else zlib.decompress(groups["B"]))
+
+
 def _bucket(width: str, period: str, item: dict[str, Any]) -> Bucket:
     moment = datetime.strptime(f"{period} {item['sk']['S']}", " ".join(_NAMES[width])).replace(tzinfo=UTC)
     groups = {
         Group(key_id, model, line_item): Sums(tokens, requests, Decimal(cost))
-        for model, lines in json.loads(item["groups"]["S"]).items()
+        for model, lines in _held(item["groups"]).items()
         for line_item, keys in lines.items()
         for key_id, (tokens, requests, cost) in keys.items()
     }

@@ -6,6 +6,7 @@ from typing import Any
 from handler.billing import records
 from handler.billing.ledger import Ledger
 from handler.billing.limits import Counters
+from handler.billing.register import Register
 from handler.store import StoreUnavailableError
 
 log = logging.getLogger(__name__)
@@ -15,8 +16,8 @@ class Drain:
     """A door for events of SQS whose mapping has ReportBatchItemFailures. Calling it answers which messages have to
     come again; the others' records are in the ledger."""
 
-    def __init__(self, ledger: Ledger, counters: Counters) -> None:
-        self._ledger, self._counters = ledger, counters
+    def __init__(self, ledger: Ledger, counters: Counters, register: Register) -> None:
+        self._ledger, self._counters, self._register = ledger, counters, register
 
     def __call__(self, event: dict[str, Any], context: Any) -> dict[str, list[dict[str, str]]]:  # noqa: ARG002
         failed = [message["messageId"] for message in event["Records"] if not self._write(message)]
@@ -29,6 +30,7 @@ class Drain:
         try:
             record = records.loads(message["body"])
             outcome = self._ledger.settle(record)
+            self._register.late(record.account, record.work.time.timestamp())
             self._counters.late(record)
         except (StoreUnavailableError, ValueError) as error:
             log.error("message %s of the ledger queue stays: %s", message["messageId"], error)

@@ -24,6 +24,7 @@ import httpx
 from handler import store
 from handler.billing.ledger import Attempt, Ledger, Record, Work
 from handler.billing.limits import Counters
+from handler.billing.register import Register
 from handler.events.drain import Drain
 from tests.conftest import ENTRY, HOUSE, serving
 from tests.stack.frontdoor import FrontDoor
@@ -116,7 +117,11 @@ def measure(env: dict[str, str], tables: Tables, folder: Path, requests: int) ->
         run = Run(plain.url, urls.url, keys)
         asyncio.run(run.all(requests))
     waited = queue.deliver(
-        Drain(Ledger(store.dynamodb, tables.usage, tables.entries), Counters(store.dynamodb, tables.limits))
+        Drain(
+            Ledger(store.dynamodb, tables.usage, tables.entries),
+            Counters(store.dynamodb, tables.limits),
+            Register(store.dynamodb, tables.rollups),
+        )
     )
     billed: Counter[str] = Counter()
     for item in tables.records():

@@ -1,12 +1,14 @@
 """A month of a key or account against the ledger: ahead while hours are open, equal once they are closed."""
 
+import json
 from datetime import UTC, datetime
 
 import pytest
 
 from handler import store
-from handler.billing.corrections import Corrections
+from handler.billing.corrections import METRIC, Corrections
 from handler.billing.recount import Recount
+from handler.billing.renewal import Renewed
 from handler.contract.limits import Limits
 from tests.billing.conftest import CLOSED, NOON, Clock
 from tests.stack.quotas import HOUR, NOTHING, PRICE, Quota, used
@@ -174,7 +176,7 @@ def test_an_account_of_which_the_stream_has_lost_everything_is_summed_from_the_l
     assert quota.books.agree()
 
 
-def test_a_key_that_is_idle_is_read_and_nothing_else(
+def test_a_key_that_is_idle_is_compared_and_not_written(
     quota: Quota, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     quota.use(5)
@@ -183,16 +185,35 @@ def test_a_key_that_is_idle_is_read_and_nothing_else(
     clock.now += HOUR
     with monkeypatch.context() as patch:
         patch.setattr(store.dynamodb(), "update_item", None)
-        patch.setattr(store.dynamodb(), "get_paginator", _only("scan", store.dynamodb().get_paginator))
         assert quota.correct() == 0
 
 
-def _only(operation: str, paginator: object) -> object:
-    def get(name: str) -> object:
-        assert name == operation
-        return paginator(name)  # type: ignore[operator]
+def test_what_is_used_while_the_limit_is_away_is_in_the_month_two_hours_later(quota: Quota, clock: Clock) -> None:
+    """Of a key, and an account, that count nothing meanwhile, and whose month has been summed before."""
+    quota.use(1)
+    clock.now = CLOSED + 300
+    quota.hourly()
+    assert quota.month() == used(1)
+    quota.write(quota.record(1000))
+    clock.now += 2 * HOUR
+    quota.hourly()
+    assert quota.month() == quota.month(quota.owner) == used(1001)
+    with pytest.raises(Exception, match="insufficient_quota"):
+        quota.count(900, limits=Limits(tokens_per_month=1000))
 
-    return get
+
+def test_months_of_an_account_whose_rollups_are_behind_stay_ahead_and_no_others(
+    quota: Quota, clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quota.use(5)
+    quota.count(100)
+    clock.now = CLOSED
+    behind = Renewed(behind=frozenset([quota.account]))
+    assert quota.corrections()(int(CLOSED) - HOUR, renewed=behind) == 0
+    assert json.loads(capsys.readouterr().out)[METRIC] == 2
+    assert quota.month() == used(105)
+    assert quota.corrections()(int(CLOSED) - HOUR, renewed=Renewed(behind=frozenset(["acct_other"]))) == 2
+    assert quota.month() == used(5)
 
 
 def test_an_event_that_comes_over_a_day_late_corrects_nothing(

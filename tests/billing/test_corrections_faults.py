@@ -7,20 +7,25 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
+import boto3
 import pytest
+from botocore.config import Config
 
 from handler import store
 from handler.billing.corrections import METRIC, Corrections
 from handler.billing.ledger import Record
 from handler.billing.recount import Recount
+from handler.billing.renewal import Renewal, Renewed
 from handler.billing.rollups import Rollups
 from handler.contract.errors import ApiError
 from handler.contract.limits import Limits
 from handler.events.schedule import Schedule
 from tests.billing.conftest import CLOSED, Clock
 from tests.stack import faults
+from tests.stack.ministack import MiniStack
+from tests.stack.outage import Fault, Outage
 from tests.stack.quotas import HOUR, NOTHING, Quota, used
 
 # DynamoDB
@@ -74,6 +79,42 @@ def test_rollups_out_of_reach_correct_nothing_and_the_next_run_goes_on(
     assert quota.month() == used(9)
 
 
+def test_an_account_whose_sums_fail_for_hours_keeps_its_month_ahead_and_nobody_elses(
+    quota: Quota, clock: Clock, capsys: pytest.CaptureFixture[str], ministack: MiniStack
+) -> None:
+    """The stream could not set its rows either; they fail until long after its hour is among the last two."""
+    other = Quota(quota.tables, clock)
+    quota.use(1)
+    quota.count(500)
+    quota.write(quota.record(500), heard=False)
+    other.use(4)
+    other.count(9)
+    with Outage(ministack.endpoint) as outage:
+        client = boto3.client("dynamodb", endpoint_url=outage.url, config=Config(retries={"total_max_attempts": 1}))
+        away = quota.books.seen_by(lambda: client)
+        renewal = Renewal(away.recount, lambda: [quota.books.entry()])
+        theirs = other.books.renewal()
+
+        def both(closed: int, deadline: float) -> Renewed:
+            ours, others = renewal(closed, deadline), theirs(closed, deadline)
+            return Renewed(ours.whole | others.whole, ours.behind | others.behind, ours.errors)
+
+        for hour in range(5):
+            clock.now = CLOSED + hour * HOUR + 300
+            outage.begin(Fault("PutItem", 99, status=500))
+            time = f"{datetime.fromtimestamp(clock.now, UTC):%Y-%m-%dT%H:%M:%SZ}"
+            with pytest.raises(ExceptionGroup):
+                Schedule(cast(Renewal, both), [quota.corrections()])({"time": time}, None)
+            assert quota.month() == quota.month(quota.owner) == used(501)
+            assert other.month() == used(4)
+            assert json.loads(capsys.readouterr().out)[METRIC] == 2
+        outage.over()
+        clock.now += HOUR
+        quota.hourly()
+    assert quota.month() == used(501)
+    assert quota.books.agree()
+
+
 # Many at once
 
 
@@ -104,18 +145,11 @@ def test_events_of_two_hours_that_are_worked_on_at_once_do_not_add_up(quota: Quo
         def hours(self, *_: object) -> None:
             waiting.pop()()
 
-    slow = Overtaken(quota.books.minutes, _Unlisted(store.dynamodb, quota.tables.rollups))
+    slow = Overtaken(quota.books.minutes, quota.books.rollups)
     Corrections(store.dynamodb, quota.tables.limits, slow, "", clock)(int(clock.now) // HOUR * HOUR - HOUR)
     assert quota.month() >= used(8)
     quota.correct()
     assert quota.month() == quota.month(quota.owner) == used(8)
-
-
-class _Unlisted(Rollups):
-    """Of accounts that are not listed, so that each is summed anew before it is read."""
-
-    def accounts(self) -> list[str]:
-        return []
 
 
 def test_two_hundred_callers_while_months_are_corrected_pass_no_limit_by_a_token(quota: Quota, clock: Clock) -> None:
@@ -171,15 +205,10 @@ def test_through_a_day_of_faults_and_a_months_turn_no_month_is_behind_and_all_ar
     keys = [f"{quota.key}-{number}" for number in range(2)]
     owners = [*keys, quota.owner]
     waiting: list[Record] = []
-    rollups = quota.books.recount.rollups
-    store.dynamodb().delete_item(TableName=quota.tables.rollups, Key={"pk": {"S": "schedule"}, "sk": {"S": "renewed"}})
+    quota.books.renewed(datetime.fromtimestamp(clock.now // HOUR * HOUR, UTC))
 
     def hourly(client: Any = store.dynamodb, hours_ago: int = 0) -> None:
-        time = f"{datetime.fromtimestamp(clock.now - hours_ago * HOUR, UTC):%Y-%m-%dT%H:%M:%SZ}"
-        Schedule(quota.books.recount, rollups_of_ours, [quota.corrections(client)])({"time": time}, None)
-
-    def rollups_of_ours() -> list[str]:
-        return [each for each in rollups.accounts() if each == quota.account]
+        quota.hourly(quota.corrections(client), now=clock.now - hours_ago * HOUR)
 
     def check() -> None:
         for owner in owners:

@@ -16,6 +16,7 @@ import pytest
 from handler import store
 from handler.billing.ledger import Ledger
 from handler.billing.limits import Counters
+from handler.billing.register import Register
 from handler.events.drain import Drain
 from tests.conftest import ENTRY, HOUSE
 from tests.stack.frontdoor import FrontDoor
@@ -30,7 +31,11 @@ _texts = itertools.count()
 
 
 def drain(tables: Tables) -> Drain:
-    return Drain(Ledger(store.ledger, tables.usage, tables.entries), Counters(store.dynamodb, tables.limits))
+    return Drain(
+        Ledger(store.ledger, tables.usage, tables.entries),
+        Counters(store.dynamodb, tables.limits),
+        Register(store.dynamodb, tables.rollups),
+    )
 
 
 @dataclass

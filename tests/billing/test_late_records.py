@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from handler import store
-from handler.billing import outbox
+from handler.billing import outbox, records
 from handler.billing.ledger import Ledger, Record
 from handler.billing.limits import Counters
+from handler.billing.register import Register
 from handler.events.drain import Drain
 from tests.billing.conftest import CLOSED, NOON, Clock
 from tests.conftest import HOUSE
@@ -56,7 +57,11 @@ def test_what_has_no_limits_gets_no_counters_by_being_late(quota: Quota, clock: 
     clock.now = CLOSED
     assert quota.deliver(waited)
     assert quota.item() == quota.item(quota.owner) == {}
-    bare = Drain(Ledger(store.dynamodb, quota.tables.usage), Counters(store.dynamodb, "", clock))
+    bare = Drain(
+        Ledger(store.dynamodb, quota.tables.usage),
+        Counters(store.dynamodb, "", clock),
+        quota.books.rollups.register,
+    )
     assert quota.deliver(quota.record(5, NOON), bare), "without a table of limits there is nothing to count"
 
 
@@ -86,7 +91,10 @@ def test_a_function_that_ends_between_writing_and_counting_or_after_both_leaves_
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        quota.deliver(waited, Drain(Ledger(store.dynamodb, quota.tables.usage), Dies(store.dynamodb, "")))
+        quota.deliver(
+            waited,
+            Drain(Ledger(store.dynamodb, quota.tables.usage), Dies(store.dynamodb, ""), quota.books.rollups.register),
+        )
     assert quota.deliver(waited)
     assert quota.month() == used(5)
     assert quota.deliver(waited, quota.drain(faults.lossy(1))), "it comes again, and an answer is lost"
@@ -94,6 +102,37 @@ def test_a_function_that_ends_between_writing_and_counting_or_after_both_leaves_
     clock.now += 2 * HOUR
     quota.correct()
     assert quota.month() == quota.month(quota.owner) == used(5)
+
+
+def test_a_late_record_of_which_the_stream_tells_nothing_is_in_its_month_for_good(quota: Quota, clock: Clock) -> None:
+    """Its hour is far outside of those that every event sums."""
+    quota.use(1)
+    quota.count(5)
+    waited = quota.record(5)
+    clock.now = CLOSED + 3 * HOUR + 300
+    quota.hourly()
+    assert quota.month() == used(1)
+    event = {"Records": [{"messageId": "1", "body": records.dumps(waited)}]}
+    assert quota.drain()(event, None) == {"batchItemFailures": []}
+    quota.books.records.append(waited)
+    for _ in range(3):
+        assert min(quota.month(), quota.month(quota.owner)) >= used(6), "never behind"
+        clock.now += HOUR
+        quota.hourly()
+    assert quota.month() == quota.month(quota.owner) == used(6)
+    assert quota.books.agree()
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_a_late_record_whose_hour_cannot_be_noted_comes_again(quota: Quota, clock: Clock, done: bool) -> None:
+    waited = quota.record(5)
+    clock.now = CLOSED
+    client = faults.client("UpdateItem", 2, code="ThrottlingException", status=400, done=done)
+    ledger, counters = Ledger(store.dynamodb, quota.tables.usage), Counters(store.dynamodb, quota.tables.limits, clock)
+    door = Drain(ledger, counters, Register(lambda: client, quota.tables.rollups))
+    assert not quota.deliver(waited, door)
+    assert quota.deliver(waited, door)
+    assert len(quota.books.entry().late) == 1
 
 
 def test_what_is_replayed_from_a_log_is_counted_too(

@@ -1,6 +1,7 @@
 """The Rollups table on MiniStack: what is set can be read, and a row never gets older."""
 
 import itertools
+import random
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -129,7 +130,7 @@ def test_a_set_whose_answer_is_lost_leaves_the_row(tables: Tables, account: str)
     Rollups(store.dynamodb, tables.rollups).set(account, "1d", BUCKET)  # which lists the account
     client = faults.client("PutItem", 3, code="InternalServerError", status=500, done=True)
     rollups, newer = Rollups(lambda: client, tables.rollups), replace(BUCKET, n=7)
-    rollups._listed.add(account)
+    rollups.register._known.add(account)
     with pytest.raises(store.StoreUnavailableError):
         rollups.set(account, "1d", newer)
     assert rollups.set(account, "1d", newer) is False
@@ -151,6 +152,26 @@ def test_two_thousand_groups_are_one_item(rollups: Rollups, tables: Tables, acco
     Rollups(lambda: client, tables.rollups).set(account, "1m", Bucket(DAY, 10**9, groups))
     assert max(sent) < 400 * 1024 / 2
     [read] = rollups.read(account, "1m", *FOREVER)
+    assert read.groups == groups
+
+
+def test_a_day_of_fifteen_thousand_keys_is_one_item(rollups: Rollups, tables: Tables, account: str) -> None:
+    """As text, it would be twice what an item holds. Ids and amounts are random: nothing is easier to pack for it."""
+    chance = random.Random(5)
+    groups = {
+        Group(f"key_{chance.getrandbits(64):016x}", "bge-m3", "bge-m3, input_tokens"): Sums(
+            tokens := chance.randrange(10**6), chance.randrange(1000), tokens * Decimal("0.00000001")
+        )
+        for _ in range(15_000)
+    }
+    rollups.set(account, "1d", Bucket(DAY, 10**9, groups))
+    [item] = store.dynamodb().query(
+        TableName=tables.rollups,
+        KeyConditionExpression="pk = :pk",
+        ExpressionAttributeValues={":pk": {"S": f"{account}#1d#{datetime.fromtimestamp(DAY, UTC):%Y}"}},
+    )["Items"]
+    assert len(item["groups"]["B"]) < 395_000
+    [read] = rollups.read(account, "1d", *FOREVER)
     assert read.groups == groups
 
 

@@ -13,6 +13,8 @@ from handler.billing.buckets import WIDTHS, Bucket, Group, Sums
 from handler.billing.ledger import Ledger, Record, Work
 from handler.billing.minutes import Minutes
 from handler.billing.recount import Recount
+from handler.billing.register import Entry
+from handler.billing.renewal import Renewal
 from handler.billing.rollups import Rollups
 from handler.events.stream import Stream
 from tests.stack.ministack import Tables
@@ -45,6 +47,19 @@ class Books:
         other = Books(self.tables, client)
         other.account, other.records = self.account, self.records
         return other
+
+    def entry(self) -> Entry:
+        """The account's in the register; a new one where there is none."""
+        found = [each for each in self.rollups.register.entries() if each.account == self.account]
+        return found[0] if found else Entry(self.account)
+
+    def renewed(self, until: datetime) -> None:
+        """All its hours have been summed until then."""
+        assert self.rollups.register.renewed(self.entry(), int(until.timestamp()), late=True)
+
+    def renewal(self, *others: "Books") -> Renewal:
+        """Of this account, and of others; but for tests, it is of all that there are."""
+        return Renewal(self.recount, lambda: [each.entry() for each in (self, *others)])
 
     def record(self, time: datetime = NOON, tokens: int = 5, **others: Any) -> Record:
         """A record that is not written yet."""

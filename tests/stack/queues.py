@@ -1,5 +1,6 @@
 """Queues in AWS's stand-in, and the events that Lambda's event source mapping makes of their messages."""
 
+import json
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,14 @@ class Queue:
         self._client: Any = boto3.client("sqs")
         name = f"tests-{uuid.uuid4().hex}"
         self.url: str = self._client.create_queue(QueueName=name)["QueueUrl"]
+
+    def redrive_to(self, dead: "Queue") -> None:
+        """What this queue gives up goes there."""
+        arn = self._client.get_queue_attributes(QueueUrl=dead.url, AttributeNames=["QueueArn"])["Attributes"][
+            "QueueArn"
+        ]
+        policy = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": 100})
+        self._client.set_queue_attributes(QueueUrl=self.url, Attributes={"RedrivePolicy": policy})
 
     def send(self, body: str) -> None:
         self._client.send_message(QueueUrl=self.url, MessageBody=body)

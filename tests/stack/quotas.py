@@ -12,8 +12,10 @@ from handler.billing.corrections import Corrections
 from handler.billing.keys import Caller
 from handler.billing.ledger import Ledger, Record
 from handler.billing.limits import Counters
+from handler.billing.renewal import Renewed
 from handler.contract.limits import Demand, Limits
 from handler.events.drain import Drain
+from handler.events.schedule import Job, Schedule
 from tests.stack.books import Books
 from tests.stack.ministack import Tables
 from tests.stack.queues import Queue
@@ -80,14 +82,19 @@ class Quota:
         return Corrections(client, self.tables.limits, self.books.recount, "emblet-Ledger", self.clock)
 
     def correct(self, until: float | None = None) -> int:
-        """As the hourly event does it, now or at a time in the past."""
+        """As the hourly event does it, now or at a time in the past; the stream has lost nothing of who is known."""
         now = int(self.clock() if until is None else until)
-        return self.corrections()(now // HOUR * HOUR - HOUR)
+        return self.corrections()(now // HOUR * HOUR - HOUR, renewed=Renewed(frozenset(self.books.rollups.accounts())))
+
+    def hourly(self, *jobs: Job, now: float | None = None) -> None:
+        """The hourly event of this account, now or of a time in the past; its job is the correction, or these."""
+        time = f"{datetime.fromtimestamp(self.clock() if now is None else now, UTC):%Y-%m-%dT%H:%M:%SZ}"
+        Schedule(self.books.renewal(), jobs or [self.corrections()])({"time": time}, None)
 
     def drain(self, client: "Callable[[], DynamoDBClient]" = store.dynamodb) -> Drain:
         """The door of the ledger queue; `client`: of its counters."""
         ledger = Ledger(store.dynamodb, self.tables.usage, self.tables.entries)
-        return Drain(ledger, Counters(client, self.tables.limits, self.clock))
+        return Drain(ledger, Counters(client, self.tables.limits, self.clock), self.books.rollups.register)
 
     def deliver(self, record: Record, door: Drain | None = None) -> bool:
         """Whether the door is done with a record from the queue; the stream tells the rollups of what is written."""
