@@ -19,8 +19,8 @@ class SettingError(ValueError):
     """A variable is missing or has a value that its type does not admit; the message says which and what it may be."""
 
 
-def _setting(default: Any, about: str, *choices: str) -> Any:
-    return field(default=default, metadata={"about": about, "choices": choices})
+def _setting(default: Any, about: str, *choices: str, most: int | None = None) -> Any:
+    return field(default=default, metadata={"about": about, "choices": choices, "most": most})
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,10 @@ class Settings:
         "caller gets a 503 and no vectors. The role `ledger` corrects no month while it holds any.",
     )
     retry_window: int = _setting(
-        600, "Seconds by which an SDK's attempts at one call may lie apart and still be billed once."
+        600,
+        "Seconds by which an SDK's attempts at one call may lie apart and still be billed once; 3600 at most, because "
+        "each minute of them is a query of a retry's.",
+        most=3600,
     )
     results_bucket: str = _setting(
         "", "S3 bucket for what does not fit an answer; without it such a request is a 400 that says what would fit."
@@ -128,7 +131,7 @@ def parse(environ: Mapping[str, str]) -> Settings:
     wrong: list[str] = []
     types = get_type_hints(Settings)
     for each in fields(Settings):
-        name, choices = each.name.upper(), each.metadata["choices"]
+        name, choices, most = each.name.upper(), each.metadata["choices"], each.metadata["most"]
         text = environ.get(name, "").strip()
         if not text:
             continue
@@ -136,6 +139,8 @@ def parse(environ: Mapping[str, str]) -> Settings:
             wrong.append(f"{name}={text}: expected one of {', '.join(choices)}")
         elif types[each.name] is int and not (text.isascii() and text.isdigit()):
             wrong.append(f"{name}={text}: expected a whole number, 0 or more")
+        elif most is not None and int(text) > most:
+            wrong.append(f"{name}={text}: expected {most} at most")
         elif types[each.name] is Decimal and not _DECIMAL.fullmatch(text):
             wrong.append(f"{name}={text}: expected a decimal number, 0 or more, such as 0.01")
         else:

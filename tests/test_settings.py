@@ -31,6 +31,15 @@ def test_every_wrong_variable_is_named_with_what_it_may_be() -> None:
     assert "PORT=-1" in message
 
 
+@pytest.mark.parametrize(("seconds", "fine"), [("0", True), ("3600", True), ("3601", False), ("99999", False)])
+def test_a_retry_is_looked_for_in_an_hour_at_most(seconds: str, *, fine: bool) -> None:
+    if fine:
+        assert settings.parse({"RETRY_WINDOW": seconds}).retry_window == int(seconds)
+    else:
+        with pytest.raises(settings.SettingError, match=f"RETRY_WINDOW={seconds}: expected 3600 at most"):
+            settings.parse({"RETRY_WINDOW": seconds})
+
+
 def test_a_required_variable_that_is_not_set_is_named() -> None:
     with pytest.raises(settings.SettingError, match="USAGE_TABLE: not set"):
         settings.required(settings.parse({"KEYS_TABLE": "k"}), "keys_table", "usage_table")

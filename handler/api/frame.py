@@ -3,9 +3,11 @@ methods that no route has to know, HEAD and OPTIONS."""
 
 import contextlib
 import logging
+import re
 import time
 import traceback
 import uuid
+from urllib.parse import quote
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
@@ -21,6 +23,7 @@ from handler.contract.errors import ApiError
 log = logging.getLogger(__name__)
 
 _SHOWN = 256  # characters of a path in the log: a caller may send 64 KiB of it in each request
+_UNSAFE = re.compile(r"[^A-Za-z0-9._:-]")
 _VERSION = "2020-10-01"  # of OpenAI's API, which SDKs expect to read
 
 
@@ -80,13 +83,13 @@ class Frame:
             # Code alone: an exception's message may hold what a client sent.
             where = "".join(traceback.format_tb(error.__traceback__))
             log.error("%s in request %s, at\n%s", type(error).__name__, state["request_id"], where)
-            if status:
-                raise  # the answer has begun: the server must break it off
+            if status:  # the answer has begun: the server must break it off, and log no more than its name
+                raise RuntimeError(f"{type(error).__name__} in request {state['request_id']}") from None
             await reply(errors.UNFORESEEN.error(id=state["request_id"]))(scope, receive, framed)
         log.info(
-            "%s %r %d%s in %.1f ms, request %s, account %s, tokens %s%s",
-            method[:_SHOWN],
-            errors.without_keys(asked[:_SHOWN]),
+            "%s '%s' %d%s in %.1f ms, request %s, account %s, tokens %s%s",
+            _word(method),
+            _path(asked),
             status,
             f" {state['code']}" if "code" in state else "",
             (time.perf_counter() - start) * 1e3,
@@ -105,7 +108,20 @@ class Frame:
         return Response(status_code=204, headers=({"allow": allow} if allow else {}) | preflight)
 
 
+# What a caller sends is written without quotes, braces and line breaks: nothing in it reads as a line of a log, nor as
+# JSON, in which records that no store has taken are read back from there (handler/billing/outbox.py).
+
+
+def _path(path: str) -> str:
+    """A path, percent-encoded again."""
+    return errors.without_keys(quote(path[:_SHOWN], safe="/*", errors="replace")[:_SHOWN])
+
+
+def _word(text: str) -> str:
+    return _UNSAFE.sub("_", errors.without_keys(text[:_SHOWN]))
+
+
 def _theirs(scope: Scope) -> str:
     """The caller's own name of the request, for the log."""
     name = Headers(scope=scope).get("x-client-request-id")
-    return f", client's id {errors.without_keys(name[:_SHOWN])!r}" if name else ""
+    return f", client's id '{_word(name)}'" if name else ""

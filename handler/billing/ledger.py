@@ -75,7 +75,7 @@ class Ledger:
         Raises StoreUnavailableError only where there is no queue; then nothing is billed and no answer may leave.
         """
         try:
-            return self._write(record, datetime.now(UTC))
+            return self._write(record, datetime.now(UTC), self._budget())
         except store.StoreUnavailableError as error:
             if self._outbox is None:
                 return self._certain(record, error)
@@ -85,15 +85,14 @@ class Ledger:
     def settle(self, record: Record) -> Outcome:
         """Write a record whose answer has left long since: any number of times, in any order with others, the same is
         in the ledger. Raises StoreUnavailableError."""
-        outcome = self._write(record, record.work.time + _LONGEST)
+        outcome = self._write(record, record.work.time + _LONGEST, Budget(budget.PATIENT_S, store.TIMEOUT_S))
         if outcome is Outcome.REUSED:  # and yet it was answered
-            met = self._puts.put(record.item(), self._budget())
+            met = self._puts.put(record.item(), Budget(budget.PATIENT_S, store.TIMEOUT_S))
             outcome = Outcome.BILLED if met is None else Outcome.REPLAYED
         return outcome
 
-    def _write(self, record: Record, now: datetime) -> Outcome:
+    def _write(self, record: Record, now: datetime, allowance: Budget) -> Outcome:
         """`now`: until when other attempts at the same call may have been made."""
-        allowance = self._budget()
         if record.work.identity is not None:
             return self._write_named(record, allowance)
         if retries.looks(record, now):

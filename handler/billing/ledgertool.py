@@ -13,6 +13,7 @@ from handler.billing.register import Register
 
 _TOLD = {Outcome.BILLED: "written", Outcome.REPLAYED: "there already, or billed with another attempt"}
 
+_NAMED = 50  # lines, by their numbers
 _HINT = ". Run it again: what is written already is not written twice."
 
 
@@ -21,9 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     asked = _parser().parse_args(arguments)
     done: Counter[Outcome] = Counter()
     try:
-        return console.run(
-            lambda: _replay(asked, done), ". Run it again: what is written already is not written twice."
-        )
+        return console.run(lambda: _replay(asked, done), _HINT)
     finally:
         told = "".join(f"; {done[outcome]} {words}" for outcome, words in _TOLD.items())
         print(f"{done.total()} records in {asked.file}{told}")  # noqa: T201
@@ -34,9 +33,15 @@ def _replay(asked: argparse.Namespace, done: Counter[Outcome]) -> int:
     usage = console.table(asked.table, "usage_table")
     entries = console.table(asked.entries, "entries_table", "--entries")
     ledger = Ledger(store.ledger, usage, entries, window_s=config.retry_window)
-    counters = Counters(store.dynamodb, asked.limits or config.limits_table)
+    option = "--limits (or --no-limits, and late records are in no month)"
+    limits = "" if asked.no_limits else console.table(asked.limits, "limits_table", option)
+    counters = Counters(store.dynamodb, limits)
+    unreadable: list[int] = []
     with sys.stdin if asked.file == "-" else Path(asked.file).open(encoding="utf-8", errors="replace") as lines:
-        for record in outbox.read(lines):
+        for number, record in outbox.read(lines):
+            if record is None:
+                unreadable.append(number)
+                continue
             outcome = ledger.settle(record)
             if config.rollups_table:
                 Register(store.dynamodb, config.rollups_table).late(record.account, record.work.time.timestamp())
@@ -44,7 +49,11 @@ def _replay(asked: argparse.Namespace, done: Counter[Outcome]) -> int:
             done[outcome] += 1
             if sys.stderr.isatty() and done.total() % 100 == 0:
                 print(f"{done.total()} records", end="\r", file=sys.stderr)  # noqa: T201
-    return 0
+    if unreadable:
+        named = ", ".join(map(str, unreadable[:_NAMED])) + (", …" if unreadable[_NAMED:] else "")
+        told = f"{len(unreadable)} lines may hold a record and are cut or not as they were written: {named}"
+        print(f"error: {told}", file=sys.stderr)  # noqa: T201
+    return int(bool(unreadable))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -53,11 +62,15 @@ def _parser() -> argparse.ArgumentParser:
     replay = calls.add_parser(
         "replay", help="write the records that a log holds because neither DynamoDB nor the ledger queue took them"
     )
-    replay.add_argument("file", metavar="LOGFILE", help="plain lines, or Lambda's JSON log format; - for stdin")
+    replay.add_argument(
+        "file", metavar="LOGFILE", help="a log's lines as they were written, or with a time before each; - for stdin"
+    )
     replay.add_argument("--table", help="the Usage table (default: USAGE_TABLE; the stack's output UsageTable)")
     replay.add_argument("--entries", help="the Entries table (default: ENTRIES_TABLE; the stack's output EntriesTable)")
-    replay.add_argument(
+    months = replay.add_mutually_exclusive_group()
+    months.add_argument(
         "--limits",
         help="the Limits table, whose months count what comes late (default: LIMITS_TABLE; the output LimitsTable)",
     )
+    months.add_argument("--no-limits", action="store_true", help="leave months as they are")
     return parser

@@ -2,20 +2,23 @@
 
 import json
 import logging
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
-from handler import store
+from handler import logs, store
 from handler.billing import budget, records
 from handler.billing.budget import Budget
 from handler.billing.records import Record
 
 log = logging.getLogger(__name__)
 
-METRIC, NAMESPACE = "LostRecords", "emblet"
+METRIC = "LostRecords"
 _FIELD = "lost_record"
+_STAMP = re.compile(r"^\d{4}-\d\d-\d\dT[0-9:.,]{5,18}(Z|[+-]\d\d:?\d\d)?[ \t]+")
+_BEGIN = '{"timestamp":"'  # of our own lines; those of Lambda, when they are whole, are passed over
+_NAMED = re.compile(rf'(\b{_FIELD}|\b{METRIC})\\*":')  # quoted, as no caller can have it in the log
 
 
 class Queue(Protocol):
@@ -45,38 +48,33 @@ class Outbox:
 
 
 def _line(record: Record, function: str) -> str:
-    """One line that CloudWatch makes a metric of (its embedded metric format) and that holds all of the record.
+    """All of the record, in a line that CloudWatch makes a metric of."""
+    return logs.metric(METRIC, 1, function, **{_FIELD: json.loads(records.dumps(record))})
 
-    Lambda lets a line of JSON through its level filter by its `level`, which counts only beside a `timestamp`.
+
+def read(lines: Iterable[str]) -> Iterator[tuple[int, Record | None]]:
+    """The records in a log, each with its line's number; None where a line is cut or broken that may have held one.
+
+    A record counts only in a line that is one of ours from its first character to its last, with at most a time before
+    it, as drivers of container logs write: what a caller has put into a log is no record.
     """
-    now = datetime.now(UTC)
-    metric = {"Namespace": NAMESPACE, "Dimensions": [["FunctionName"]], "Metrics": [{"Name": METRIC, "Unit": "Count"}]}
-    line = {
-        "timestamp": now.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        "level": "ERROR",
-        "_aws": {"Timestamp": int(now.timestamp() * 1000), "CloudWatchMetrics": [metric]},
-        "FunctionName": function,
-        METRIC: 1,
-        _FIELD: json.loads(records.dumps(record)),
-    }
-    return json.dumps(line, separators=(",", ":"))
-
-
-def read(lines: Iterable[str]) -> Iterator[Record]:
-    """The records in a log: in lines as they were written, with something before them, or in the `message` of a line of
-    Lambda's own JSON format. Raises ValueError for one that is cut or broken; other lines are passed over."""
     for number, line in enumerate(lines, 1):
-        if _FIELD not in line:
-            continue
+        text = _STAMP.sub("", line.rstrip())
         try:
-            yield records.from_fields(_lost(line))
-        except ValueError as error:
-            raise ValueError(f"line {number} holds a record that cannot be read: {error}") from error
+            found = json.loads(text) if text.startswith("{") else None
+            if _is_ours(found):
+                yield number, records.from_fields(found[_FIELD])
+            elif _NAMED.search(text):
+                yield number, None
+        except (RecursionError, ValueError):
+            if text.startswith(_BEGIN) or _NAMED.search(text):
+                yield number, None
 
 
-def _lost(line: str) -> Any:
-    start = line.find("{")
-    if start < 0:
-        raise ValueError("there is no JSON in it")
-    found, _ = json.JSONDecoder().raw_decode(line, start)
-    return found[_FIELD] if _FIELD in found else _lost(str(found.get("message", "")))
+def _is_ours(found: Any) -> TypeGuard[dict[str, Any]]:
+    """Whether it is what `logs.metric` makes of a record: a program's own words are within the `message` of Lambda's
+    JSON lines, and their `_aws` is not at the top."""
+    match found:
+        case {"_aws": {"CloudWatchMetrics": [{"Namespace": logs.NAMESPACE}]}}:
+            return METRIC in found and _FIELD in found
+    return False

@@ -1,16 +1,22 @@
 """The ledger's records: what was done for whom, as an item of the Usage table and as JSON where that cannot be had."""
 
 import json
+import math
+import string
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+from handler.billing.accounts import ACCOUNT, ALL_ACCOUNTS
 from handler.billing.work import Attempt, Identity, Work
 
 Item = dict[str, Any]
 
 _HASH = 16  # digits of the work's hash in a key
+_HEX = frozenset("0123456789abcdef")
+_NAME = frozenset(string.ascii_letters + string.digits + "-._:/@+ ")  # no "#", which separates the parts of a key
+_MOST = 10**15
 
 
 @dataclass(frozen=True)
@@ -78,23 +84,79 @@ def loads(text: str) -> Record:
     """What `dumps` made. Raises ValueError for anything else."""
     try:
         return from_fields(json.loads(text))
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         raise ValueError("this is no record of the ledger") from error
 
 
 def from_fields(fields: Any) -> Record:
-    """A record of the decoded JSON. Raises ValueError."""
+    """A record of the decoded JSON, every part of it what it can be. Raises ValueError, whatever else it is given."""
     try:
         work = dict(fields["work"])
         identity, attempt = work["identity"], work["attempt"]
         work |= {
             "time": datetime.fromisoformat(work["time"]),
-            "identity": identity and Identity(**identity),
-            "attempt": attempt and Attempt(**attempt),
+            "identity": None if identity is None else Identity(**identity),
+            "attempt": None if attempt is None else Attempt(**attempt),
         }
-        return Record(**(fields | {"work": Work(**work), "price": Decimal(fields["price"])}))
+        record = Record(**(fields | {"work": Work(**work), "price": Decimal(fields["price"])}))
     except (ArithmeticError, KeyError, TypeError, ValueError) as error:
         raise ValueError("this is no record of the ledger") from error
+    if not (isinstance(fields["price"], str) and _is_whole(record) and _is_work(record.work)):
+        raise ValueError("this is no record of the ledger")
+    return record
+
+
+def _is_whole(record: Record) -> bool:
+    price = record.price
+    return (
+        isinstance(record.account, str)
+        and record.account != ALL_ACCOUNTS
+        and ACCOUNT.fullmatch(record.account) is not None
+        and _is_name(record.key_id)
+        and _is_name(record.model)
+        and _is_count(record.tokens)
+        and _is_count(record.requests)
+        and price.is_finite()
+        and 0 <= price < _MOST
+        and _digits(price) <= 38  # as many as DynamoDB holds
+    )
+
+
+def _is_work(work: Work) -> bool:
+    identity, attempt, time = work.identity, work.attempt, work.time
+    return (
+        _is_name(work.id)
+        and _is_digest(work.hash, _HASH)
+        and _is_name(work.door)
+        and time.tzinfo is not None
+        and 2000 < time.year < 2200  # what is reckoned with it stays a time
+        and (identity is None or attempt is None)
+        and (identity is None or (_is_name(identity.kind) and _is_digest(identity.id) and _is_digest(identity.asked)))
+        and (identity is None or _is_count(identity.lifetime))
+        and (attempt is None or _is_count(attempt.count))
+        and (attempt is None or attempt.patience_s is None or _is_seconds(attempt.patience_s))
+    )
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= 128 and _NAME.issuperset(value)
+
+
+def _is_digest(value: object, least: int = 64) -> bool:
+    return isinstance(value, str) and least <= len(value) <= 64 and _HEX.issuperset(value)
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value < _MOST
+
+
+def _is_seconds(value: object) -> bool:
+    return type(value) in (int, float) and 0 < value < math.inf  # type: ignore[operator]
+
+
+def _digits(value: Decimal) -> int:
+    _, digits, exponent = value.as_tuple()
+    return max(len(digits), -int(exponent))
 
 
 def _text(value: datetime | Decimal) -> str:

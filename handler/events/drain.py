@@ -35,5 +35,8 @@ class Drain:
         except (StoreUnavailableError, ValueError) as error:
             log.error("message %s of the ledger queue stays: %s", message["messageId"], error)
             return False
+        except Exception:  # whatever is wrong with one is no other's
+            log.exception("message %s of the ledger queue stays", message["messageId"])
+            return False
         log.info("message %s of the ledger queue: %s", message["messageId"], outcome.name.lower())
         return True

@@ -1,7 +1,7 @@
 """Whatever breaks, what a client was answered is what it is billed, to the token: nothing missing, nothing twice."""
 
 import itertools
-import json
+import re
 import subprocess
 import sys
 import uuid
@@ -108,7 +108,9 @@ def running(
         env = {**service_env, "AWS_ENDPOINT_URL": outage.url, "LEDGER_QUEUE": queue.url}
         door: FrontDoor | PlainServer
         if request.param == "function":
-            door = FrontDoor(ENTRY, env, cwd=HOUSE, size=2)
+            door = FrontDoor(
+                ENTRY, {**env, "AWS_LAMBDA_LOG_FORMAT": "JSON"}, cwd=HOUSE, size=2
+            )  # as the template has it
         else:
             door = PlainServer(env, HOUSE, tmp_path_factory.mktemp("troubled") / "log")
         with door:
@@ -175,6 +177,23 @@ def test_a_retry_that_cannot_look_is_billed_once_all_the_same(service: Service) 
     service.embed(call, x_stainless_retry_count="0")
     service.outage.begin(Fault("Query", DOWN, status=500))
     assert service.embed(call, x_stainless_retry_count="1").status_code == 200
+    assert service.settled()
+
+
+@pytest.mark.parametrize("late_s", [0.1, 0.4, 1.0])
+def test_a_retry_waits_no_longer_for_a_dynamodb_that_is_slow(
+    service: Service, late_s: float, measured: Callable[[str], None]
+) -> None:
+    """It looks for its record in eleven minutes."""
+    calls = [new_call() for _ in range(3)]
+    for call in calls:
+        service.embed(call, x_stainless_retry_count="0")
+    service.outage.begin(*(Fault(operation, DOWN, late_s=late_s) for operation in ("Query", "PutItem")))
+    service.delays_ms.clear()
+    for call in calls:
+        assert service.embed(call, x_stainless_retry_count="1").status_code == 200
+    assert max(service.delays_ms) < LONGEST_MS
+    measured(f"recording a retry takes {max(service.delays_ms):.0f} ms at most (DynamoDB answers in {late_s} s)")
     assert service.settled()
 
 
@@ -247,11 +266,17 @@ def test_only_messages_that_are_not_done_come_again(tables: Tables, running: Ser
     running.outage.begin(Fault("PutItem", DOWN, status=500))
     running.embed(new_call())
     running.outage.over()
-    running.queue.send(json.dumps({"no": "record"}))
-    [broken] = [each["messageId"] for each in running.queue.messages() if "no" in json.loads(each["body"])]
-    assert drain(tables)({"Records": running.queue.messages()}, None) == {
-        "batchItemFailures": [{"itemIdentifier": broken}]
-    }
+    [sound] = running.queue.messages()
+    for wrong in ("[" * 100_000, "{}", sound["body"].replace('"tokens":', '"tokens":null,"t":')):
+        running.queue.send(wrong)
+    running.queue.send(sound["body"].replace('"account":"', '"account":"a#b'))
+    running.queue.send(re.sub(r'"hash":"[0-9a-f]+"', '"hash":2', sound["body"]))
+    messages = running.queue.messages()
+    broken = {each["messageId"] for each in messages} - {sound["messageId"]}
+    assert len(broken) == 5
+    for door in (drain(tables), drain(replace(tables, entries="no-such-table"))):
+        failed = door({"Records": messages}, None)["batchItemFailures"]
+        assert {each["itemIdentifier"] for each in failed} == broken
     nowhere = drain(replace(tables, usage="no-such-table"))
-    assert len(nowhere({"Records": running.queue.messages()}, None)["batchItemFailures"]) == 2
+    assert len(nowhere({"Records": messages}, None)["batchItemFailures"]) == 6
     assert running.billed() == sum(running.answered.values())

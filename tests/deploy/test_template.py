@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import re
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -322,7 +323,7 @@ def mappings(resources: dict[str, Any], source: str) -> list[dict[str, Any]]:
 def test_the_metric_of_the_log_line_is_the_one_that_alarms(resources: dict[str, Any]) -> None:
     alarm = resources["LedgerLostRecords"]["Properties"]
 
-    assert (alarm["Namespace"], alarm["MetricName"]) == (outbox.NAMESPACE, outbox.METRIC)
+    assert (alarm["Namespace"], alarm["MetricName"]) == (logs.NAMESPACE, outbox.METRIC)
     assert alarm["Dimensions"] == [{"Name": "FunctionName", "Value": {"Ref": "Embed"}}]
     assert (alarm["Statistic"], alarm["Threshold"], alarm["ComparisonOperator"]) == ("Sum", 0, "GreaterThanThreshold")
 
@@ -407,6 +408,9 @@ def test_what_writes_a_record_late_tells_retries_as_what_writes_it_at_once(sourc
     ]
 
     assert windows == [{"Ref": "RetryWindow"}] * 2
+    allowed = re.compile(source["Parameters"]["RetryWindow"]["AllowedPattern"])
+    most = next(each for each in dataclasses.fields(Settings) if each.name == "retry_window").metadata["most"]
+    assert [n for n in range(100_000) if allowed.fullmatch(str(n))] == [*range(most + 1)]
 
 
 def test_a_parameter_offers_what_its_setting_takes_and_has_its_default(

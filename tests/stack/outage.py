@@ -17,7 +17,8 @@ _SILENCE_S = 5.0  # far longer than anybody waits for a record
 @dataclass(frozen=True)
 class Fault:
     """What becomes of the next `times` calls of an operation. `done`: they are carried out all the same. They get an
-    error of this `status` and `code`, or none (`status` 0) but silence, or with `hang_up` the end of the connection."""
+    error of this `status` and `code`, or none (`status` 0) but silence, or with `hang_up` the end of the connection.
+    Those that are only `late_s` get their right answer so many seconds later."""
 
     operation: str
     times: int
@@ -25,6 +26,7 @@ class Fault:
     code: str = "InternalServerError"
     done: bool = False
     hang_up: bool = False
+    late_s: float = 0.0
 
 
 class Outage:
@@ -89,6 +91,9 @@ class _Door(http.server.BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
         fault = self.server.next(self.headers["x-amz-target"].rpartition(".")[2])
+        if fault and fault.late_s:
+            time.sleep(fault.late_s)
+            fault = None
         status, headers, answer = self._forward(body) if fault is None or fault.done else (0, {}, b"")
         if fault is None:
             return self._answer(status, headers, answer)
