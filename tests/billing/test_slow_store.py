@@ -18,6 +18,7 @@ from handler.billing.budget import Budget
 from handler.billing.ledger import Attempt, Ledger, Outcome, Record, Work
 from handler.billing.limits import Counters
 from handler.billing.outbox import Outbox
+from handler.billing.register import Register
 from handler.events.drain import Drain
 from tests.stack.ministack import MiniStack, Tables
 from tests.stack.outage import Fault, Outage
@@ -73,7 +74,7 @@ def test_looking_through_the_widest_window_is_within_the_bound(
     hurried.write(attempt(account, 1, ago_s))
     assert time.perf_counter() - start < LONGEST_S
     patient = Ledger(lambda: slow, tables.usage, tables.entries, window_s=WIDEST_S)
-    queue.deliver(Drain(patient, Counters(store.dynamodb, tables.limits)))
+    queue.deliver(Drain(patient, Counters(store.dynamodb, tables.limits), Register(store.dynamodb, tables.rollups)))
     records = [item for item in tables.records() if item["pk"]["S"].startswith(f"{account}#")]
     assert sum(int(item["tokens"]["N"]) for item in records) == 5
     assert len([item for item in records if "work" in item]) == 1, "the retry is excused, now or from the queue"
