@@ -2,6 +2,7 @@
 
 import logging
 import time
+from array import array
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -60,10 +61,6 @@ class Engine:
         )
         return engine
 
-    def cost(self, ids: Sequence[Sequence[int]]) -> float:
-        """Of encoding these, for `pace`."""
-        return self.pace.cost(map(len, dict.fromkeys(map(tuple, ids))))
-
     def encode(self, ids: Sequence[Sequence[int]], deadline: float | None = None) -> Matrix:
         """float32 [len(ids), dimensions], L2-normalized, in the order of `ids` (special tokens included); what is
         there twice is encoded once.
@@ -71,10 +68,12 @@ class Engine:
         Raises NonFiniteVectorError before anything else is done with such a vector, and DeadlineError where
         `deadline`, a time of time.monotonic(), comes first.
         """
-        numbers: dict[tuple[int, ...], int] = {}
-        places = [numbers.setdefault(tuple(each), len(numbers)) for each in ids]
+        keys = [array("i", each).tobytes() for each in ids]
+        texts = dict(zip(keys, ids, strict=True))
+        numbers = {key: number for number, key in enumerate(texts)}
+        places = [numbers[key] for key in keys]
         try:
-            vectors = self._turns.vectors(list(numbers), deadline)
+            vectors = self._turns.vectors([*texts.values()], deadline)
         except NonFiniteVectorError as error:
             raise NonFiniteVectorError(places.index(error.index)) from None
         return vectors if len(vectors) == len(places) else vectors[places]
