@@ -12,6 +12,8 @@ from model_layer.catalog import Geometry
 from model_layer.graph import FIRST_POSITION, POSITIONS, WORDS
 from model_layer.sources import layer_prefix
 
+_SCALED_BY_RUN = "DynamicQuantizeLinear"
+
 
 @dataclass(frozen=True)
 class Encoder:
@@ -50,7 +52,13 @@ def read(folder: Path) -> Encoder:
     pooling = "mean" if "ReduceMean" in kinds else "cls"
     if len(exact) == len(names):
         return Encoder(geometry, pooling, "fp32", (), None)
-    return Encoder(geometry, pooling, "int8", exact, "dynamic" if "DynamicQuantizeLinear" in kinds else "static")
+    return Encoder(geometry, pooling, "int8", exact, "dynamic" if _SCALED_BY_RUN in kinds else "static")
+
+
+def shares_runs(folder: Path) -> bool:
+    """Whether a vector does not depend on which texts share its run: nothing is scaled by all that is in it."""
+    graph = onnx.load(folder / GRAPH, load_external_data=False).graph
+    return all(node.op_type != _SCALED_BY_RUN for node in nodes(graph))
 
 
 def nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:

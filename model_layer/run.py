@@ -67,7 +67,7 @@ def outputs(
     graph, head = session(folder / GRAPH), None
     if (layer / heads.GRAPH).is_file():
         head = session(layer / heads.GRAPH)
-    share = encoder.read(folder).activation_scales != "dynamic" and head is None
+    share = head is None and encoder.shares_runs(folder)
     dense: list[npt.NDArray[np.float32]] = []
     sparse: list[dict[int, float]] = []
     finite = True

@@ -18,20 +18,21 @@ __all__ = ["DeadlineError", "Engine", "Matrix", "NonFiniteVectorError"]
 
 log = logging.getLogger(__name__)
 
-# Tokens that a run has for each thread where texts may share it: with 16 a token takes twice as long as with 128, and
+# Tokens that a run has where texts may share it: with 16 a token takes twice as long as with 128, and
 # from 256 on nothing is gained, while the next caller waits longer.
 _TOGETHER = 256
 
 
 class Engine:
-    """A loaded layer. Its methods may be called from many threads; runs take turns on all cores.
+    """A loaded layer. Its methods may be called from many threads; texts take turns on all cores.
 
-    `together`: how many tokens short texts may have that share a run, where the layer's vectors allow it.
+    `together`: how many tokens short texts may have that share a run, where the layer's vectors allow it; `at_once`:
+    how many runs there may be.
     """
 
-    def __init__(self, tokens: Tokens, session: Session, dimensions: int, together: int = 0) -> None:
+    def __init__(self, tokens: Tokens, session: Session, dimensions: int, together: int = 0, at_once: int = 1) -> None:
         self.tokens, self.dimensions, self.pace = tokens, dimensions, Pace(dimensions, together)
-        self._turns = Turns(session, dimensions, self.pace, together)
+        self._turns = Turns(session, dimensions, self.pace, together, at_once)
 
     @classmethod
     def load(cls, layer: Layer, settings: Settings) -> "Engine":
@@ -49,7 +50,7 @@ class Engine:
         alone = layer.manifest.activation_scales == "dynamic"  # scales are by what is in a run
         dimensions = layer.manifest.dimensions
         cls(tokens, session, dimensions).encode(tokens.encode(["warm"]))  # the first run's pace is like no other
-        engine = cls(tokens, session, dimensions, 0 if alone else threads * _TOGETHER)
+        engine = cls(tokens, session, dimensions, 0 if alone else _TOGETHER, threads)
         log.info(
             "loaded %s: tokenizer %.0f ms, session %.0f ms, first run %.0f ms, %d threads of %.2f vCPU",
             layer.manifest.id,

@@ -21,7 +21,11 @@ from tests.conftest import ENTRY, HOUSE
 from tests.stack.frontdoor import FrontDoor
 from tests.stack.ministack import Tables
 
-BODY = {"model": "all-minilm-l6-v2", "input": ["text"] * 10}
+# A token each, and no two alike: what is there twice is encoded once.
+BODY = {
+    "model": "all-minilm-l6-v2",
+    "input": ["red", "green", "blue", "white", "black", "one", "two", "three", "four", "five"],
+}
 
 
 @pytest.fixture
@@ -75,21 +79,23 @@ def test_what_cannot_be_done_in_time_is_504_before_it_is_begun(
 def test_what_would_have_to_wait_too_long_is_503_and_may_be_tried_again(
     http: TestClient, pace: Pace, service: Service
 ) -> None:
-    pace.measured(1000, 10)
+    cost = pace.cost([3] * 10)
+    pace.measured(5 * cost, 10)
     for _ in range(9):  # eighteen seconds of other requests as large as this one
-        assert pace.take(200, 60) is None
+        assert pace.take(cost, 60) is None
     answer = http.post("/v1/embeddings", json=BODY)
     assert failure(answer) == (503, "server_is_overloaded", None)
     assert answer.json()["error"]["message"] == "The engine is currently overloaded, please try again later."
     assert (answer.headers["retry-after"], answer.headers["retry-after-ms"]) == ("10", "10000")
-    pace.give_back(200)
-    pace.give_back(200)
+    pace.give_back(cost)
+    pace.give_back(cost)
     assert http.post("/v1/embeddings", json=BODY).status_code == 200
 
 
 def test_a_wait_that_leaves_no_time_for_the_work_is_503_too(http: TestClient, pace: Pace) -> None:
-    pace.measured(1000, 60)  # the request takes some 11 of its 20 seconds, and so does one before it
-    pace.take(200, 60)
+    cost = pace.cost([3] * 10)
+    pace.measured(cost, 11)  # of the request's 20 seconds, and so does one before it
+    pace.take(cost, 60)
     assert failure(http.post("/v1/embeddings", json=BODY)) == (503, "server_is_overloaded", None)
 
 
@@ -187,7 +193,7 @@ def test_lambda_is_answered_ahead_of_its_own_deadline(
         took = []
         for _ in range(2):
             start = time.monotonic()
-            answer = ask(*["the " * 2000] * 60)
+            answer = ask(*("the " * n + "a " * (2000 - n) for n in range(60)))
             took.append(time.monotonic() - start)
             assert failure(answer) == (504, "deadline_exceeded", "false"), answer.text
             assert answer.json()["error"]["message"].startswith("120000 tokens could not be embedded within 3 seconds.")

@@ -77,12 +77,16 @@ class Worker:
             if pipe is not None:
                 pipe.close()
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def give(self, texts: list[list[int]]) -> None:
         self._ask({"texts": texts})
 
     def encode(self, batch: int) -> Pass:
         """Encode once what was given."""
-        folder = Path(f"/proc/{self._process.pid}")
+        folder = Path(f"/proc/{self.pid}")
         with suppress(OSError):  # some kernels have none: then it is the peak since the start
             (folder / "clear_refs").write_text("5")  # from here on: Documentation/filesystems/proc.rst
         before = _cpu_seconds(folder)
@@ -114,6 +118,7 @@ class Worker:
             code = self._process.wait()
             raise WorkerError(_ending(code, self._log))
         self._process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)  # until it has stopped
         [value] = json.loads(line).values()
         return value
 

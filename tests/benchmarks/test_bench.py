@@ -20,7 +20,7 @@ from tests.benchmarks import bench, bound, checkpoint, nocuda, plot, sweep, tabl
 from tests.benchmarks.loads import LOADS, Load, uniform, within
 from tests.benchmarks.materials import Materials, gather
 from tests.benchmarks.peers import MADE, OURS, PEERS, REFERENCE
-from tests.benchmarks.process import HOUSE
+from tests.benchmarks.process import HOUSE, Worker
 from tests.benchmarks.table import Result
 
 _TEN = Load("ten", "ten texts", (16,) * 4 + (8, 9, 30, 64, 100, 256))
@@ -88,6 +88,16 @@ def test_a_peer_that_has_no_environment_or_fails_is_a_row_with_the_reason(
     [result] = bench.measure(materials, plan)
     assert result.absent == {"fastembed": "no environment .venv-peers/nowhere", "infinity": "KeyError: 'none'"}
     assert "| fails | | KeyError: 'none' |" in "\n".join(table.one_load(result))
+
+
+def test_a_worker_is_halted_while_others_have_their_turns(materials: Materials, tmp_path: Path) -> None:
+    peer = PEERS[OURS]
+    with Worker(None, peer.worker, materials.options(peer), tmp_path / "log") as worker:
+        stat = Path(f"/proc/{worker.pid}/stat")
+        for _ in range(2):
+            assert stat.read_text().rpartition(") ")[2][0] == "T"  # stopped by a signal: proc_pid_stat(5)
+            worker.give([[101, 102]])
+    assert not stat.exists()
 
 
 def test_loads_are_what_they_are_called(materials: Materials) -> None:

@@ -121,7 +121,8 @@ def test_an_account_whose_month_is_used_up_is_told_so_where_its_keys_minute_is_t
     before = item(tables, key_id), item(tables, f"account#{account}")
     with pytest.raises(ApiError, match="insufficient_quota") as refused:
         counters.take(who, demand(4, "0.4"))
-    assert f"{unit} per month are used up until 2026-12-01" in refused.value.message
+    assert f"{unit}; the limit is" in refused.value.message
+    assert "until 2026-12-01" in refused.value.message
     assert refused.value.headers["x-should-retry"] == "false"
     assert not {"retry-after", "retry-after-ms"} & refused.value.headers.keys()
     assert refused.value.headers[f"x-ratelimit-remaining-{rate}"] == ("0" if rate == "requests" else "1")
@@ -210,7 +211,7 @@ def test_a_month_is_that_of_the_record_whenever_it_is_counted(counters: Counters
     }
     with pytest.raises(ApiError, match="insufficient_quota") as refused:
         counters.take(caller(key_id, limits), demand(4, at=NOON - 25 * 86400))
-    assert "used up until 2026-11-01" in refused.value.message
+    assert "are used until 2026-11-01" in refused.value.message
 
 
 def test_hours_that_nothing_corrects_are_forgotten_before_the_item_grows(

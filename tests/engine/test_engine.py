@@ -79,10 +79,11 @@ class Session:
         assert outputs == ["dense"]
         assert feed["lengths"].sum() == len(feed["input_ids"])
         starts = feed["lengths"].cumsum() - feed["lengths"]
-        self.runs.append(feed["input_ids"][starts].tolist())
+        tokens: list[int] = feed["input_ids"][starts].tolist()
+        self.runs.append(tokens)
         self.begun.set()
         time.sleep(self.seconds)
-        return [np.array([[token, self.values.get(token, 0.5)] for token in self.runs[-1]], np.float32)]
+        return [np.array([[token, self.values.get(token, 0.5)] for token in tokens], np.float32)]
 
 
 @pytest.mark.parametrize("together", [0, 64])
@@ -132,6 +133,52 @@ def test_what_arrives_during_a_run_shares_the_next_one_and_nobody_waits_for_all_
     assert session.runs[0] == [1, 2, 3, 4]
     assert {20, 30} < set(session.runs[1])
     assert sorted(token for run in session.runs for token in run) == [*range(1, 11), 20, 21, 30, 31]
+
+
+class Meeting(Session):
+    """Runs wait until so many of them are under way."""
+
+    def __init__(self, parties: int) -> None:
+        super().__init__()
+        self.barrier = threading.Barrier(parties)
+
+    def run(self, outputs: list[str], feed: Any, options: Any = None, /) -> list[npt.NDArray[np.float32]]:
+        self.barrier.wait(10)
+        return super().run(outputs, feed, options)
+
+
+def test_texts_of_one_call_run_at_once_on_several_cores(engine: Engine) -> None:
+    session = Meeting(3)
+    found = Engine(engine.tokens, session, 2, together=2, at_once=3).encode([[n] for n in range(1, 7)])
+    assert found[:, 0].tolist() == [1, 2, 3, 4, 5, 6]
+    assert sorted(session.runs) == [[1, 2], [3, 4], [5, 6]]
+
+
+def test_a_long_text_has_the_memory_for_itself(engine: Engine) -> None:
+    class Counting(Session):
+        under_way = most = 0
+
+        def run(self, outputs: list[str], feed: Any, options: Any = None, /) -> list[npt.NDArray[np.float32]]:
+            self.under_way += 1
+            self.most = max(self.most, self.under_way)
+            found = super().run(outputs, feed, options)
+            self.under_way -= 1
+            return found
+
+    for length, most in ((1000, 2), (1100, 1)):
+        session = Counting(seconds=0.02)
+        Engine(engine.tokens, session, 2, together=256, at_once=2).encode([[n] * length for n in range(1, 7)])
+        assert session.most == most
+
+
+def test_of_runs_at_the_same_time_no_second_counts_twice(engine: Engine) -> None:
+    shared = Engine(engine.tokens, Session(seconds=0.1), 2, at_once=4)
+    texts = [[n] * 10 for n in range(1, 17)]
+    start = time.monotonic()
+    shared.encode(texts)
+    took = time.monotonic() - start
+    assert took < 1
+    assert shared.pace.seconds(cost(shared, texts)) == pytest.approx(took, rel=0.3)
 
 
 def test_a_failed_run_fails_its_caller_alone(engine: Engine) -> None:
