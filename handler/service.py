@@ -114,14 +114,14 @@ class Service:
             raise errors.try_again(errors.STORE_UNAVAILABLE, RETRY_S)
         clock = Clock()
         _left(door)
-        budget = Budget(engine.pace, door.deadline, door.seconds)
+        budget = Budget(engine.pace, door.deadline, door.seconds, door.gone)
         try:
             prompts = self._intake.prompts(engine.tokens, request, budget)
         except LateError as error:
             raise _late(error.tokens, door.seconds, again=error.again) from None
         fits, cost = self._fits(request, prompts, door), budget.cost
         alone, left = engine.pace.seconds(cost), _left(door)
-        if alone > left and not engine.pace.is_doubtful:
+        if alone > left and not budget.is_doubtful:
             raise _late(prompts.tokens, door.seconds, again=alone < door.seconds)
         clock.lap("tokenize")
         with _known("Prices table"):
@@ -137,9 +137,7 @@ class Service:
                 raise errors.try_again(errors.OVERLOADED, min(max(math.ceil(ahead), 1), 10))
         if request.arrays:
             headers |= {"x-emblet-token-arrays": self._intake.ids_are}
-        return Accepted(
-            request, caller, work, prompts, price, headers, not fits, door.deadline, door.seconds, clock, engine, cost
-        )
+        return Accepted(request, caller, work, prompts, price, headers, not fits, door, clock, engine, cost)
 
     def answer(self, accepted: Accepted) -> Answer:
         """The answer, once it is made, where it is too large for its door in the results bucket, and its record is in
@@ -178,15 +176,15 @@ class Service:
 
     def _encode(self, accepted: Accepted) -> Matrix:
         """float32 [inputs, dimensions]. Raises 500 for a vector that is none, 504 or 503 at the deadline."""
-        prompts, pace = accepted.prompts, accepted.engine.pace
+        prompts, pace, door = accepted.prompts, accepted.engine.pace, accepted.door
         try:
-            return prompts.vectors(accepted.engine.encode(prompts.ids, accepted.deadline))
+            return prompts.vectors(accepted.engine.encode(prompts.ids, door.deadline, door.gone))
         except NonFiniteVectorError as error:
             index = prompts.input_of(error.index)
             raise errors.NON_FINITE.error(param=f"input[{index}]", i=index) from error
         except DeadlineError as error:
             alone = pace.seconds(accepted.cost)  # 0 where nothing is known
-            raise _late(prompts.tokens, accepted.seconds, again=0 < alone < accepted.seconds) from error
+            raise _late(prompts.tokens, door.seconds, again=0 < alone < door.seconds) from error
 
     def _store(self, accepted: Accepted, answer: bytes) -> Place:
         """Where an answer that does not fit its door lies. Raises 503."""

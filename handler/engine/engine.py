@@ -1,6 +1,7 @@
 """Token ids to vectors. No padding and no mask, and a vector never depends on its company."""
 
 import logging
+import threading
 import time
 from array import array
 from collections.abc import Sequence
@@ -62,19 +63,21 @@ class Engine:
         )
         return engine
 
-    def encode(self, ids: Sequence[Sequence[int]], deadline: float | None = None) -> Matrix:
+    def encode(
+        self, ids: Sequence[Sequence[int]], deadline: float | None = None, gone: threading.Event | None = None
+    ) -> Matrix:
         """float32 [len(ids), dimensions], L2-normalized, in the order of `ids` (special tokens included); what is
         there twice is encoded once.
 
         Raises NonFiniteVectorError before anything else is done with such a vector, and DeadlineError where
-        `deadline`, a time of time.monotonic(), comes first.
+        `deadline`, a time of time.monotonic(), comes first, or `gone`, an event that ends it between two runs.
         """
         keys = [array("i", each).tobytes() for each in ids]
         texts = dict(zip(keys, ids, strict=True))
         numbers = {key: number for number, key in enumerate(texts)}
         places = [numbers[key] for key in keys]
         try:
-            vectors = self._turns.vectors([*texts.values()], deadline)
+            vectors = self._turns.vectors([*texts.values()], deadline, gone)
         except NonFiniteVectorError as error:
             raise NonFiniteVectorError(places.index(error.index)) from None
         return vectors if len(vectors) == len(places) else vectors[places]

@@ -1,6 +1,7 @@
 """What is refused because there is no time for it. The pace is set by hand: no test can wait for a busy machine."""
 
 import json
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -102,7 +103,7 @@ def test_a_wait_that_leaves_no_time_for_the_work_is_503_too(http: TestClient, pa
 def test_a_place_in_the_queue_is_given_back_whatever_becomes_of_the_request(
     http: TestClient, pace: Pace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(self: Engine, ids: Any, deadline: Any = None) -> Any:
+    def broken(self: Engine, *_: Any) -> Any:
         assert pace._taken
         raise RuntimeError
 
@@ -141,7 +142,7 @@ def test_at_the_deadline_it_counts_whose_the_time_was(
     """503 where the request alone would have been in time, which another try may be; 504 where it would not."""
     before = len(tables.records())
 
-    def late(self: Engine, ids: Any, deadline: float) -> Any:
+    def late(self: Engine, ids: Any, deadline: float, gone: threading.Event) -> Any:
         assert 10 < deadline - time.monotonic() < 20
         cost = self.pace.cost(map(len, ids))
         self.pace.measured(cost, alone)
