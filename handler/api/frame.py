@@ -75,7 +75,7 @@ class Frame:
             state["code"] = error.problem.code or error.problem.type
             await reply(error)(scope, receive, framed)
         except ClientDisconnect:
-            state["code"] = "client_disconnected"  # before its body was whole: nobody is left to be answered
+            state["code"] = "client_disconnected"  # nobody is left to be answered
         except Exception as error:
             # Code alone: an exception's message may hold what a client sent.
             where = "".join(traceback.format_tb(error.__traceback__))
@@ -85,8 +85,8 @@ class Frame:
             await reply(errors.UNFORESEEN.error(id=state["request_id"]))(scope, receive, framed)
         log.info(
             "%s %r %d%s in %.1f ms, request %s, account %s, tokens %s%s",
-            method[:_SHOWN],
-            errors.without_keys(asked[:_SHOWN]),
+            errors.without_keys(method)[:_SHOWN],
+            errors.without_keys(asked)[:_SHOWN],
             status,
             f" {state['code']}" if "code" in state else "",
             (time.perf_counter() - start) * 1e3,
@@ -108,4 +108,4 @@ class Frame:
 def _theirs(scope: Scope) -> str:
     """The caller's own name of the request, for the log."""
     name = Headers(scope=scope).get("x-client-request-id")
-    return f", client's id {errors.without_keys(name[:_SHOWN])!r}" if name else ""
+    return f", client's id {errors.without_keys(name)[:_SHOWN]!r}" if name else ""
