@@ -1,8 +1,9 @@
 """A request on its way through the service: what its door can take, what it is once accepted, and its answer."""
 
 import math
+import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 
 from handler.billing.keys import Caller
@@ -29,19 +30,20 @@ class Clock:
 class Door:
     """What the way that a request came by can take: `room` bytes of an answer (None: any number); whether it
     `redirects` to a larger one; and the `deadline`, of time.monotonic(), for the answer to be made (None: none), which
-    lay `seconds` ahead when the request came."""
+    lay `seconds` ahead when the request came; `gone` is set once nobody waits for it any more."""
 
     room: int | None = None
     redirects: bool = False
     deadline: float | None = None
     seconds: float = math.inf
+    gone: threading.Event = field(default_factory=threading.Event)
 
 
 @dataclass
 class Accepted:
     """A request that nothing stands against: counted against its limits, with its place in the engine's queue, which it
     holds until it is answered or dropped. `price`: USD per million tokens at the work's time; `headers` go out with
-    whatever becomes of it; `seconds`: what it may take."""
+    whatever becomes of it; `door`: what it came by."""
 
     request: EmbeddingRequest
     caller: Caller
@@ -50,8 +52,7 @@ class Accepted:
     price: Decimal
     headers: dict[str, str]
     elsewhere: bool
-    deadline: float | None
-    seconds: float
+    door: Door
     clock: Clock
     engine: Engine
     cost: float

@@ -6,6 +6,7 @@ from dataclasses import replace
 from handler.contract import embeddings, errors, inputs
 from handler.contract.embeddings import EmbeddingRequest, Rules
 from handler.engine import cl100k, prompts
+from handler.engine.budget import Budget
 from handler.engine.cl100k import Cl100k
 from handler.engine.layer import Layer
 from handler.engine.manifest import CL100K
@@ -31,12 +32,12 @@ class Intake:
         self._cl100k = Cl100k(layer.folder)
         self._control_ids = layer.manifest.control_ids
 
-    def prompts(self, tokens: Tokens, request: EmbeddingRequest) -> Prompts:
+    def prompts(self, tokens: Tokens, request: EmbeddingRequest, budget: Budget) -> Prompts:
         """What is to be run. Raises 400 where an id means nothing, or where an input, or all of them, have more tokens
-        than may be, without the specials: that is the number which is limited and billed."""
+        than may be, without the specials: that is the number which is limited and billed. Raises LateError."""
         model = request.model
         try:
-            return self._prompts(tokens, request)
+            return self._prompts(tokens, request, budget)
         except UnknownTokenError as error:
             vocabulary = cl100k.NAME if self.ids_are == "cl100k" else f"the text vocabulary of {model.id}"
             raise errors.TOKEN_ID.error(
@@ -58,13 +59,13 @@ class Intake:
         except TooManyTokensError as error:
             raise errors.MAX_TOKENS.error(param="input", n=error.tokens, most=embeddings.MAX_TOKENS) from None
 
-    def _prompts(self, tokens: Tokens, request: EmbeddingRequest) -> Prompts:
+    def _prompts(self, tokens: Tokens, request: EmbeddingRequest, budget: Budget) -> Prompts:
         bounds = Bounds(request.model.content_tokens, embeddings.MAX_TOKENS, request.truncate)
         if not request.arrays:
-            return prompts.of_texts(tokens, request.texts, bounds)
+            return prompts.of_texts(tokens, request.texts, bounds, budget)
         if self.ids_are == "cl100k":
-            return prompts.of_cl100k(tokens, self._cl100k, request.arrays, bounds)
+            return prompts.of_cl100k(tokens, self._cl100k, request.arrays, bounds, budget)
         contents = tokens.contents(request.arrays, self._control_ids)
         if self.rules.reject_empty and [] in contents:  # the special tokens of a text around nothing
             raise inputs.empty_string(contents.index([]))
-        return prompts.of_contents(tokens, contents, bounds)
+        return prompts.of_contents(tokens, contents, bounds, budget)

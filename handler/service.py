@@ -22,6 +22,7 @@ from handler.contract import body, embeddings, errors, payload
 from handler.contract.embeddings import EmbeddingRequest, Rules
 from handler.contract.limits import Demand
 from handler.contract.models import Models
+from handler.engine.budget import Budget, LateError
 from handler.engine.engine import DeadlineError, Engine, Matrix, NonFiniteVectorError
 from handler.engine.layer import Layer, open_layer
 from handler.engine.prompts import Prompts
@@ -113,12 +114,15 @@ class Service:
             raise errors.try_again(errors.STORE_UNAVAILABLE, RETRY_S)
         clock = Clock()
         _left(door)
-        prompts = self._intake.prompts(engine.tokens, request)
-        fits = self._fits(request, prompts, door)
-        cost = engine.cost(prompts.ids)
+        budget = Budget(engine.pace, door.deadline, door.seconds, door.gone)
+        try:
+            prompts = self._intake.prompts(engine.tokens, request, budget)
+        except LateError as error:
+            raise _late(error.tokens, door.seconds, again=error.again) from None
+        fits, cost = self._fits(request, prompts, door), budget.cost
         alone, left = engine.pace.seconds(cost), _left(door)
-        if alone > left and not engine.pace.is_doubtful:
-            raise _late(prompts.tokens, alone, door.seconds)
+        if alone > left and not budget.is_doubtful:
+            raise _late(prompts.tokens, door.seconds, again=alone < door.seconds)
         clock.lap("tokenize")
         with _known("Prices table"):
             price = self._prices.at(request.model.id, caller.account, work.time).of(work.door)
@@ -133,9 +137,7 @@ class Service:
                 raise errors.try_again(errors.OVERLOADED, min(max(math.ceil(ahead), 1), 10))
         if request.arrays:
             headers |= {"x-emblet-token-arrays": self._intake.ids_are}
-        return Accepted(
-            request, caller, work, prompts, price, headers, not fits, door.deadline, door.seconds, clock, engine, cost
-        )
+        return Accepted(request, caller, work, prompts, price, headers, not fits, door, clock, engine, cost)
 
     def answer(self, accepted: Accepted) -> Answer:
         """The answer, once it is made, where it is too large for its door in the results bucket, and its record is in
@@ -174,14 +176,15 @@ class Service:
 
     def _encode(self, accepted: Accepted) -> Matrix:
         """float32 [inputs, dimensions]. Raises 500 for a vector that is none, 504 or 503 at the deadline."""
-        prompts, pace = accepted.prompts, accepted.engine.pace
+        prompts, pace, door = accepted.prompts, accepted.engine.pace, accepted.door
         try:
-            return prompts.vectors(accepted.engine.encode(prompts.ids, accepted.deadline))
+            return prompts.vectors(accepted.engine.encode(prompts.ids, door.deadline, door.gone))
         except NonFiniteVectorError as error:
             index = prompts.input_of(error.index)
             raise errors.NON_FINITE.error(param=f"input[{index}]", i=index) from error
         except DeadlineError as error:
-            raise _late(prompts.tokens, pace.seconds(accepted.cost), accepted.seconds) from error
+            alone = pace.seconds(accepted.cost)  # 0 where nothing is known
+            raise _late(prompts.tokens, door.seconds, again=0 < alone < door.seconds) from error
 
     def _store(self, accepted: Accepted, answer: bytes) -> Place:
         """Where an answer that does not fit its door lies. Raises 503."""
@@ -225,9 +228,9 @@ def _left(door: Door) -> float:
     return left
 
 
-def _late(tokens: int, alone: float, seconds: float) -> errors.ApiError:
-    """504 for work that takes longer than all the time it was given; 503 where that went to others: then another try
-    may be in time. `alone`: its own seconds, 0 where nothing is known of them."""
-    if 0 < alone < seconds:
+def _late(tokens: int, seconds: float, *, again: bool) -> errors.ApiError:
+    """504 for work that takes longer than all the time it was given; 503 where that went to others, so that another try
+    may be in time."""
+    if again:
         return errors.try_again(errors.OVERLOADED, RETRY_S)
     return errors.DEADLINE.error(n=tokens, s=max(1, round(seconds)))

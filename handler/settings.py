@@ -66,12 +66,17 @@ class Settings:
     request_seconds: int = _setting(
         600, "Seconds that a plain HTTP server gives a request, as many as SDKs wait; on Lambda it is its Timeout's."
     )
-    max_body_bytes: int = _setting(64 * MIB, "Largest request body that is read; a larger one is 413.")
+    max_body_bytes: int = _setting(
+        8 * MIB,
+        "Largest request body that is read; a larger one is 413. 300,000 tokens take 2 MB, or 8 where all is escaped. "
+        "While a body of this size is parsed, a plain server may stand still for a second, and with eight times as "
+        "much for eight.",
+    )
     max_bodies_bytes: int = _setting(
-        128 * MIB,
+        64 * MIB,
         "Bytes of all request bodies in memory, each from its arrival until it is answered; one for which there is no "
-        "room waits for MAX_QUEUE_SECONDS, and is then 503. MAX_BODY_BYTES at least. While it is parsed, JSON takes 3 "
-        "to 30 times its bytes.",
+        "room waits for MAX_QUEUE_SECONDS, and is then 503. MAX_BODY_BYTES at least. While it is parsed, JSON of texts "
+        "or ids takes 3 to 30 times its bytes; of many lists and objects 64 times, but of one body at a time.",
     )
     keys_table: str = _setting("", "DynamoDB table of API keys (SHA-256 of each). Required.")
     usage_table: str = _setting("", "DynamoDB table of usage records, the ledger. Required.")

@@ -17,7 +17,7 @@ def credential(headers: Headers) -> str | None:
 
     Another scheme, such as AWS's signature, is passed over.
     """
-    scheme, _, value = headers.get("authorization", "").strip().partition(" ")
+    scheme, _, value = headers.get("authorization", "").replace("\t", " ").strip().partition(" ")
     value = value.strip()
     if scheme.lower() == "bearer" and value:
         return value

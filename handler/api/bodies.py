@@ -55,8 +55,8 @@ class Bodies:
     def _expected(self, headers: Headers) -> int:
         """Bytes of the body, at most where it does not say. Raises 415 or 413."""
         kind = headers.get("content-type", "")
-        if kind.lower().startswith("multipart/form-data"):
-            raise errors.UNSUPPORTED_MEDIA.error(value=kind.partition(";")[0])
+        if (media := kind.partition(";")[0].strip()).lower() == "multipart/form-data":
+            raise errors.UNSUPPORTED_MEDIA.error(value=media)
         length = headers.get("content-length", "").lstrip("0")
         if not length.isdecimal():
             return self._most

@@ -1,6 +1,7 @@
 """Content codings: gzip for the JSON answers that gain from it, where the caller offers to take it, and no other; of
 requests none."""
 
+import re
 import zlib
 
 from anyio import to_thread
@@ -10,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from handler.contract import errors
 from handler.contract.body import JSON
 
+_WEIGHT = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")  # RFC 9110, 12.4.2
 _LEAST = 1024  # bytes of an answer
 # 359 vectors of 1,024 float digits, 4.6 MB: level 1 leaves 44 % in 31 ms, 4 leaves 41 % in 67 ms, 6 39 % in 196 ms.
 _LEVEL = 1
@@ -65,12 +67,9 @@ def offered(accept_encoding: str) -> bool:
     """Whether gzip may be sent (RFC 9110, 12.5.3): it, or else `*`, is named with a weight above 0."""
     weights: dict[str, float] = {}
     for item in accept_encoding.lower().split(","):
-        coding, _, parameter = item.partition(";")
-        name, _, weight = parameter.partition("=")
-        try:
-            weights[coding.strip()] = float(weight) if name.strip() == "q" else 1.0
-        except ValueError:
-            weights[coding.strip()] = 0.0
+        coding, *parameters = (part.strip() for part in item.split(";"))
+        [weight, *_] = [*(each[2:].lstrip() for each in parameters if each.startswith("q=")), "1"]
+        weights[coding] = float(weight) if _WEIGHT.fullmatch(weight) else 0.0
     return weights.get("gzip", weights.get("*", 0.0)) > 0
 
 

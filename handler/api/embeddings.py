@@ -1,17 +1,22 @@
 """`POST /v1/embeddings`."""
 
+import asyncio
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response
+from starlette.requests import ClientDisconnect
 
 from handler.accepted import Accepted, Door
 from handler.api import auth, origin
 from handler.billing.keys import Caller
 from handler.billing.ledger import Work
 from handler.contract.body import JSON
+from handler.contract.errors import ApiError
 from handler.service import Service
 
 router = APIRouter()
@@ -28,7 +33,7 @@ async def embeddings(request: Request) -> Response:
     came, door, state = origin.time(request), _door(request), request.app.state
     service: Service = state.service
     caller = await auth.caller(request, service, "inference")
-    async with state.bodies.read(request, door.seconds) as raw:
+    async with state.bodies.read(request, door.seconds) as raw, _watched(request, door.gone):
         accept = partial(_accept, service, raw, caller, door, partial(origin.work, request, came))
         # Two steps, on threads of their own: what the engine has no time for is refused however many wait for it.
         accepted = await to_thread.run_sync(accept, limiter=state.readers)
@@ -42,6 +47,29 @@ async def embeddings(request: Request) -> Response:
     if request.headers.get("x-emblet-timing") == "true":
         headers["server-timing"] = ", ".join(f"{part};dur={ms:.2f}" for part, ms in answer.timing.items())
     return Response(answer.body, answer.status, headers, JSON)
+
+
+@asynccontextmanager
+async def _watched(request: Request, gone: threading.Event) -> AsyncIterator[None]:
+    """Within the block, `gone` is set once the client has hung up; what is refused then is told to nobody."""
+    if "aws.context" in request.scope:  # Lambda tells of no hanging up
+        yield
+        return
+
+    async def watch() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        gone.set()
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield
+    except ApiError:
+        if gone.is_set():
+            raise ClientDisconnect from None
+        raise
+    finally:
+        watching.cancel()
 
 
 def _door(request: Request) -> Door:

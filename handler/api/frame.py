@@ -78,7 +78,7 @@ class Frame:
             state["code"] = error.problem.code or error.problem.type
             await reply(error)(scope, receive, framed)
         except ClientDisconnect:
-            state["code"] = "client_disconnected"  # before its body was whole: nobody is left to be answered
+            state["code"] = "client_disconnected"  # nobody is left to be answered
         except Exception as error:
             # Code alone: an exception's message may hold what a client sent.
             where = "".join(traceback.format_tb(error.__traceback__))
@@ -113,12 +113,12 @@ class Frame:
 
 
 def _path(path: str) -> str:
-    """A path, percent-encoded again."""
-    return errors.without_keys(quote(path[:_SHOWN], safe="/*", errors="replace")[:_SHOWN])
+    """A path without keys, percent-encoded again."""
+    return quote(errors.without_keys(path), safe="/*", errors="replace").replace(quote("…"), "…")[:_SHOWN]
 
 
 def _word(text: str) -> str:
-    return _UNSAFE.sub("_", errors.without_keys(text[:_SHOWN]))
+    return _UNSAFE.sub("_", errors.without_keys(text))[:_SHOWN]
 
 
 def _theirs(scope: Scope) -> str:

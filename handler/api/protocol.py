@@ -9,11 +9,13 @@ from urllib.parse import unquote
 
 import h11
 from starlette.types import ASGIApp, Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from handler.api.paths import SERVER
 from handler.contract import errors
 from handler.contract.body import JSON
+
+_HALF_CLOSED_S = 10.0  # for the answer to a client that sends no more: many of them have gone altogether
 
 _URL = re.compile(rb"https?://([^/]+)(.*)", re.IGNORECASE | re.DOTALL)
 
@@ -24,6 +26,32 @@ class Http11(H11Protocol):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self.app = PathForm(self.app)
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # which asyncio takes as well as None
+        """A client that sends no more may still wait for its answer (RFC 9112, 9.6); one that has hung up looks alike,
+        so that it has only some seconds for what is not made yet."""
+        under_way = self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body
+        if under_way:
+            self.cycle.keep_alive = bool(self.conn.trailing_data[0])  # for requests that it has sent already
+            self.loop.call_later(_HALF_CLOSED_S, self._give_up, self.cycle)
+        return under_way
+
+    def _give_up(self, cycle: RequestResponseCycle) -> None:
+        if not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.message_event.set()
+            self.transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        """An empty line ahead of a request is passed over (RFC 9112, 2.2)."""
+        if self.conn.their_state is h11.IDLE and not self.conn.trailing_data[0]:
+            data = data.removeprefix(b"\r\n")
+        if data:
+            super().data_received(data)
+
+    def _should_upgrade(self) -> bool:
+        """To no other protocol: an offer of one may be ignored (RFC 9110, 7.8), and needs no line in the log."""
+        return False
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002
         """Called where h11 has raised, which says why: 431 for a head of more than 64 KiB, else 400."""

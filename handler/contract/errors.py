@@ -10,7 +10,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-_KEYS = re.compile("sk-[0-9A-Za-z_-]{8,}")
+# `sk-` and what follows it, each character as it is or percent-encoded, once or many times over.
+_CODED = "%(?:25)*"
+_KEYS = re.compile(
+    f"(?:s|{_CODED}73)(?:k|{_CODED}6[Bb])(?:-|{_CODED}2[Dd])(?:[0-9A-Za-z_-]|{_CODED}[2-7][0-9A-Fa-f]){{8,}}"
+)
 _ECHO = 64  # values of the client's are cut at this many characters
 _OURS = {"values"}  # not the client's: what is supported
 

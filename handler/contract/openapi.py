@@ -87,13 +87,20 @@ _IDEMPOTENCY_KEY: Schema = {
     "schema": {"type": "string", "pattern": "^[!-~]([ -~]{0,253}[!-~])?$"},
 }
 
+_TIMING: Schema = {
+    "name": "x-emblet-timing",
+    "in": "header",
+    "description": "With `true` the answer's `server-timing` tells the time of each part.",
+    "schema": {"type": "string"},
+}
+
 
 def _paths(models: Models, deployment: Deployment) -> dict[str, Schema]:
     counted = (*OF_A_LIMIT, *(["x-emblet-token-arrays"] if deployment.rules.token_arrays else []))
     answered = (*OF_A_KEY, *counted, "x-emblet-replay", "server-timing")
     embed: Schema = {
         "summary": "Embed one text, or up to 2,048.",
-        "parameters": [_IDEMPOTENCY_KEY],
+        "parameters": [_IDEMPOTENCY_KEY, _TIMING],
         "requestBody": {"required": True, "content": {JSON: {"schema": ref("EmbeddingRequest")}}},
         "responses": _responses(
             "The embeddings, in the order of their inputs.", "EmbeddingResponse", deployment.embedding(), answered

@@ -1,7 +1,9 @@
 """Token ids to vectors. No padding and no mask, and a vector never depends on its company."""
 
 import logging
+import threading
 import time
+from array import array
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -61,21 +63,21 @@ class Engine:
         )
         return engine
 
-    def cost(self, ids: Sequence[Sequence[int]]) -> float:
-        """Of encoding these, for `pace`."""
-        return self.pace.cost(map(len, dict.fromkeys(map(tuple, ids))))
-
-    def encode(self, ids: Sequence[Sequence[int]], deadline: float | None = None) -> Matrix:
+    def encode(
+        self, ids: Sequence[Sequence[int]], deadline: float | None = None, gone: threading.Event | None = None
+    ) -> Matrix:
         """float32 [len(ids), dimensions], L2-normalized, in the order of `ids` (special tokens included); what is
         there twice is encoded once.
 
         Raises NonFiniteVectorError before anything else is done with such a vector, and DeadlineError where
-        `deadline`, a time of time.monotonic(), comes first.
+        `deadline`, a time of time.monotonic(), comes first, or `gone`, an event that ends it between two runs.
         """
-        numbers: dict[tuple[int, ...], int] = {}
-        places = [numbers.setdefault(tuple(each), len(numbers)) for each in ids]
+        keys = [array("i", each).tobytes() for each in ids]
+        texts = dict(zip(keys, ids, strict=True))
+        numbers = {key: number for number, key in enumerate(texts)}
+        places = [numbers[key] for key in keys]
         try:
-            vectors = self._turns.vectors(list(numbers), deadline)
+            vectors = self._turns.vectors([*texts.values()], deadline, gone)
         except NonFiniteVectorError as error:
             raise NonFiniteVectorError(places.index(error.index)) from None
         return vectors if len(vectors) == len(places) else vectors[places]

@@ -35,7 +35,8 @@ class NonFiniteVectorError(Exception):
 
 
 class DeadlineError(Exception):
-    """The deadline came before all texts were encoded; what was running has been stopped."""
+    """The deadline came before all texts were encoded, and what was running has been stopped; or nobody waits for them
+    any more."""
 
 
 @dataclass(eq=False)
@@ -45,10 +46,11 @@ class _Call:
     texts: Sequence[Sequence[int]]
     vectors: Matrix
     deadline: float | None
+    gone: threading.Event | None
     waiting: deque[int] = field(init=False)
     open: int = field(init=False)
     broken: int | None = None  # the text that has no finite vector
-    gone: bool = False
+    left: bool = False
 
     def __post_init__(self) -> None:
         self.waiting, self.open = deque(range(len(self.texts))), len(self.texts)
@@ -72,9 +74,11 @@ class Turns:
         self._ended = threading.Condition()
         self._helpers = ThreadPoolExecutor(max(1, at_once - 1), "run")
 
-    def vectors(self, texts: Sequence[Sequence[int]], deadline: float | None) -> Matrix:
+    def vectors(
+        self, texts: Sequence[Sequence[int]], deadline: float | None, gone: threading.Event | None = None
+    ) -> Matrix:
         """float32 [texts, dimensions] of token ids. Raises NonFiniteVectorError and DeadlineError."""
-        call = _Call(texts, np.empty((len(texts), self._dimensions), np.float32), deadline)
+        call = _Call(texts, np.empty((len(texts), self._dimensions), np.float32), deadline, gone)
         if not texts:
             return call.vectors
         with self._ended:
@@ -85,7 +89,7 @@ class Turns:
                 self._serve(call, stop)
             finally:
                 with self._ended:
-                    call.gone = True
+                    call.left = True
                     if call in self._calls:
                         self._calls.remove(call)
                     self._ended.notify_all()
@@ -103,7 +107,9 @@ class Turns:
             while True:
                 if call.broken is not None:
                     raise NonFiniteVectorError(call.broken)
-                if not call.open or call.gone:
+                if call.gone is not None and call.gone.is_set():
+                    raise DeadlineError
+                if not call.open or call.left:
                     return []
                 left = None if call.deadline is None else call.deadline - time.monotonic()
                 if left is not None and left <= 0:
@@ -165,7 +171,7 @@ class Turns:
                     call.open -= 1
                     if not np.isfinite(vectors[place]).all():
                         call.broken = index
-                elif not call.gone:
+                elif not call.left:
                     if not call.waiting:
                         self._calls.appendleft(call)
                     call.waiting.appendleft(index)

@@ -1,6 +1,7 @@
 """What is refused because there is no time for it. The pace is set by hand: no test can wait for a busy machine."""
 
 import json
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -102,7 +103,7 @@ def test_a_wait_that_leaves_no_time_for_the_work_is_503_too(http: TestClient, pa
 def test_a_place_in_the_queue_is_given_back_whatever_becomes_of_the_request(
     http: TestClient, pace: Pace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(self: Engine, ids: Any, deadline: Any = None) -> Any:
+    def broken(self: Engine, *_: Any) -> Any:
         assert pace._taken
         raise RuntimeError
 
@@ -141,7 +142,7 @@ def test_at_the_deadline_it_counts_whose_the_time_was(
     """503 where the request alone would have been in time, which another try may be; 504 where it would not."""
     before = len(tables.records())
 
-    def late(self: Engine, ids: Any, deadline: float) -> Any:
+    def late(self: Engine, ids: Any, deadline: float, gone: threading.Event) -> Any:
         assert 10 < deadline - time.monotonic() < 20
         cost = self.pace.cost(map(len, ids))
         self.pace.measured(cost, alone)
@@ -201,3 +202,20 @@ def test_lambda_is_answered_ahead_of_its_own_deadline(
         assert took[1] < 2, "from the first it is known how long it would take"
         assert ask("text").status_code == 200
     assert len(tables.records()) == before + 1
+
+
+def test_lambda_is_answered_ahead_of_its_deadline_while_text_is_still_read(
+    service_env: dict[str, str], inference_key: str, tables: Tables
+) -> None:
+    """Of an id of cl100k that is 114 pieces, 300,000 are 33 million tokens: half a minute of the tokenizer alone."""
+    before = len(tables.records())
+    body = {"model": "all-minilm-l6-v2", "input": [[90280] * 8192] * 36, "encoding_format": "base64"}
+    headers = {"authorization": f"Bearer {inference_key}"}
+    with FrontDoor(ENTRY, service_env, cwd=HOUSE, size=1, timeout_s=10) as door:
+        httpx.get(f"{door.url}/health")
+        answer = httpx.post(f"{door.url}/v1/embeddings", json=body, headers=headers, timeout=60)
+        assert failure(answer) == (504, "deadline_exceeded", "false"), answer.text
+        tokens, rest = answer.json()["error"]["message"].split(" ", 1)
+        assert rest == "tokens could not be embedded within 8 seconds. Send fewer inputs or use a batch."
+        assert 900_000 < int(tokens) < 33_000_000, "those that were counted by then"
+    assert len(tables.records()) == before

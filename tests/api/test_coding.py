@@ -10,8 +10,29 @@ from handler.api import coding
 from tests.api.conftest import MODEL, Door
 from tests.stack.frontdoor import FrontDoor
 
-ACCEPTED = ["gzip", "gzip, deflate", "*", "GZIP;q=0.1", "br, gzip;q=1.0", "identity;q=0, *;q=0.5", "deflate,gzip ; q=1"]
-REFUSED = ["", "identity", "br", "gzip;q=0", "gzip;q=0.0, *", "*;q=0", "gzip;q=none", "gzipped", "x;gzip"]
+ACCEPTED = [
+    "gzip",
+    "gzip, deflate",
+    "*",
+    "GZIP;q=0.1",
+    "br, gzip;q=1.0",
+    "identity;q=0, *;q=0.5",
+    "deflate,gzip ; q=1",
+    "gzip;q=1;x=y",
+]
+REFUSED = [
+    "",
+    "identity",
+    "br",
+    "gzip;q=0",
+    "gzip;q=0.0, *",
+    "*;q=0",
+    "gzip;q=none",
+    "gzipped",
+    "x;gzip",
+    "gzip;q=inf",
+    "gzip;q=2",
+]
 
 
 @pytest.mark.parametrize("accept", ACCEPTED)

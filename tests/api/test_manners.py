@@ -357,6 +357,28 @@ def test_a_body_that_breaks_once_it_has_been_answered_ends_the_connection_alone(
     assert "Traceback" not in plain.log
 
 
+def test_an_empty_line_ahead_of_a_request_is_passed_over(plain: PlainServer) -> None:
+    answer, body = _raw(plain, b"\r\nGET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+    assert (answer.status_code, body) == (200, b'{"status":"ok"}')
+    assert _raw(plain, b"\r\n\r\nGET /health HTTP/1.1\r\nhost: x\r\n\r\n")[0].status_code == 400
+
+
+@pytest.mark.parametrize("protocol", ["websocket", "h2c"])
+def test_an_offer_of_another_protocol_is_passed_over(plain: PlainServer, protocol: str) -> None:
+    warnings = plain.log.count("WARNING")
+    answer = httpx.get(f"{plain.url}/health", headers={"connection": "upgrade", "upgrade": protocol})
+    assert (answer.status_code, answer.http_version) == (200, "HTTP/1.1")
+    assert plain.log.count("WARNING") == warnings
+
+
+@pytest.mark.parametrize(("kind", "status"), [("multipart/form-data ; boundary=x", 415), ("multipart/form-datax", 200)])
+def test_only_form_data_is_no_json(plain: PlainServer, inference_key: str, kind: str, status: int) -> None:
+    headers = {"authorization": f"Bearer {inference_key}", "content-type": kind}
+    content = b'{"model":"%b","input":"x"}' % MODEL.encode()
+    answer = httpx.post(f"{plain.url}/v1/embeddings", content=content, headers=headers)
+    assert answer.status_code == status
+
+
 def _lasting(answer: httpx.Response) -> dict[str, str]:
     return {name: value for name, value in answer.headers.items() if name not in OF_THE_MOMENT}
 

@@ -1,9 +1,12 @@
+import gc
 import json
+import threading
 import time
 
 import pytest
 
 from handler.contract import body, errors
+from handler.settings import Settings
 
 
 def refused(raw: bytes) -> errors.ApiError:
@@ -73,6 +76,51 @@ def test_a_large_body_takes_as_long_as_its_parts_are_many(raw: bytes) -> None:
     start = time.perf_counter()
     body.read(raw)
     assert time.perf_counter() - start < 5
+
+
+LARGEST = Settings().max_body_bytes
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"x":[' + b",".join([b"[" * 97 + b"]" * 97] * (LARGEST // 195)) + b"]}",
+        b'{"x":[' + b"[]," * (LARGEST // 3 - 10) + b"1]}",
+        b'{"x":[' + b"{}," * (LARGEST // 3 - 10) + b"1]}",
+        b'{"x":{' + b",".join(b'"%07d":[]' % number for number in range(LARGEST // 13 - 10)) + b"}}",
+        b'{"x":["' + b'","[' * (LARGEST // 4 - 10) + b'"]}',
+        b'{"x":[[' + b'"\\"",' * (LARGEST // 5 - 200) + b"1]" + b",[]" * 101 + b"]}",
+        b'{"x":[' + b"1," * (LARGEST // 2 - 10) + b"1]}",
+    ],
+    ids=["deep", "arrays", "objects", "members", "brackets in texts", "escapes", "integers"],
+)
+def test_while_the_largest_body_is_read_others_wait_for_less_than_a_second(raw: bytes) -> None:
+    """In time of this process's own, whatever else the machine has to do."""
+    assert LARGEST * 0.9 < len(raw) <= LARGEST
+    waits, done = [0.0], threading.Event()
+
+    def wait() -> None:
+        last = time.process_time()
+        while not done.wait(0.01):
+            waits.append((now := time.process_time()) - last)
+            last = now
+
+    other = threading.Thread(target=wait)
+    other.start()
+    body.read(raw)
+    done.set()
+    other.join()
+    assert max(waits) < 1
+    assert gc.isenabled()
+
+
+@pytest.mark.parametrize("size", [(1 << 16) - 1, 1 << 16, (1 << 16) + 1, 200_000])
+@pytest.mark.parametrize("filling", [b"x", b'\\"', b"\\\\", b"["])
+def test_a_text_of_any_length_hides_its_brackets_and_no_others(size: int, filling: bytes) -> None:
+    """Also where one begins, ends or is escaped at a seam of what is looked at together."""
+    text = b'"' + filling * (size // len(filling)) + b'"'
+    assert len(body.read(b'{"a": [%b, %b]}' % (text, b"[" * 98 + b"]" * 98))["a"]) == 2
+    refused(b'{"a": [%b, %b]}' % (text, b"[" * 99 + b"]" * 99))
 
 
 def test_a_hundred_levels_are_read() -> None:

@@ -1,7 +1,11 @@
+import math
+from array import array
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
+from handler.engine.budget import Budget
 from handler.engine.engine import Engine
 from handler.engine.layer import open_layer
 from handler.settings import Settings
@@ -12,6 +16,13 @@ HOUSE = Path(__file__).resolve().parents[2]
 def load(folder: Path, threads: int = 0) -> Engine:
     config = Settings(model_dir=str(folder), threads=threads)
     return Engine.load(open_layer(config), config)
+
+
+def cost(engine: Engine, ids: Iterable[list[int]]) -> float:
+    """Of encoding these, for `pace`."""
+    budget = Budget(engine.pace, None, math.inf)
+    budget.add(array("i", each) for each in ids)
+    return budget.cost
 
 
 def peak_kib() -> int:

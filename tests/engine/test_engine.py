@@ -15,7 +15,7 @@ import pytest
 from handler.engine.engine import DeadlineError, Engine, NonFiniteVectorError
 from handler.engine.layer import open_layer
 from handler.settings import Settings
-from tests.engine.conftest import load
+from tests.engine.conftest import cost, load
 
 TEXTS = (Path(__file__).resolve().parents[2] / "model_layer/texts/pairs.txt").read_text().splitlines()[:40]
 
@@ -114,9 +114,9 @@ def test_where_scales_are_by_what_is_in_a_run_each_text_runs_alone(minilm: Path,
     for scales, alone in (("static", False), ("dynamic", True)):
         facts = replace(layer.manifest, activation_scales=scales)
         loaded = Engine.load(replace(layer, manifest=facts), Settings(threads=2))
-        assert (loaded.cost([[1] * 8] * 16) == loaded.cost([[1] * 8]), alone) == (True, alone), "equal ones are one"
+        assert (cost(loaded, [[1] * 8] * 16) == cost(loaded, [[1] * 8]), alone) == (True, alone), "equal ones are one"
         many = [[token, 2, 3] for token in range(16)]
-        assert (loaded.cost(many) == pytest.approx(16 * loaded.cost(many[:1]))) == alone
+        assert (cost(loaded, many) == pytest.approx(16 * cost(loaded, many[:1]))) == alone
 
 
 def test_what_arrives_during_a_run_shares_the_next_one_and_nobody_waits_for_all_of_another(engine: Engine) -> None:
@@ -178,7 +178,7 @@ def test_of_runs_at_the_same_time_no_second_counts_twice(engine: Engine) -> None
     shared.encode(texts)
     took = time.monotonic() - start
     assert took < 1
-    assert shared.pace.seconds(shared.cost(texts)) == pytest.approx(took, rel=0.3)
+    assert shared.pace.seconds(cost(shared, texts)) == pytest.approx(took, rel=0.3)
 
 
 def test_a_failed_run_fails_its_caller_alone(engine: Engine) -> None:
@@ -251,7 +251,7 @@ def test_the_pace_is_that_of_the_runs(slow: Engine) -> None:
     """Of long texts as of short ones, attention included, to a factor that a noisy machine makes."""
     for count, length in ((4, 512), (20, 32), (1, 4000)):
         ids = [LONG[start : start + length] for start in range(count)]
-        expected = slow.pace.seconds(slow.cost(ids))
+        expected = slow.pace.seconds(cost(slow, ids))
         start = time.monotonic()
         slow.encode(ids)
         assert 1 / 4 < (time.monotonic() - start) / expected < 4
