@@ -17,7 +17,11 @@ def test_concurrent_requests_of_eight_keys_leave_a_ledger_that_agrees_to_the_tok
     assert all(result.billed[each.account] > 0 for each in result.tallies)
 
 
-def test_recording_costs_little_beyond_its_round_trip(tables: Tables, measured: Callable[[str], None]) -> None:
-    costs = ledger.cost_ms(tables)
-    measured(ledger.told(costs))
-    assert costs[len(costs) // 10] < 2  # of a machine that is busy with other things, its quieter moments
+def test_recording_is_one_round_trip_and_costs_under_two_milliseconds_beyond_it(
+    tables: Tables, measured: Callable[[str], None]
+) -> None:
+    """By the processor's clock, of nine records in ten: by the wall's, other work on the machine counts too."""
+    cost = ledger.cost(tables)
+    measured(ledger.told(cost))
+    assert set(cost.trips) == {1}
+    assert cost.processor_ms[len(cost.processor_ms) * 9 // 10] < 2
