@@ -67,10 +67,10 @@ class Settings:
         600, "Seconds that a plain HTTP server gives a request, as many as SDKs wait; on Lambda it is its Timeout's."
     )
     max_body_bytes: int = _setting(
-        8 * MIB,
-        "Largest request body that is read; a larger one is 413. 300,000 tokens take 2 MB, or 8 where all is escaped. "
-        "While a body of this size is parsed, a plain server may stand still for a second, and with eight times as "
-        "much for eight.",
+        64 * MIB,
+        "Largest request body that is read; a larger one is 413. 300,000 tokens take 2 MB, or 8 where all is escaped: "
+        "less is enough for them. While 8 MiB of nothing but brackets are parsed, a plain server may stand still for a "
+        "second, and for eight with as many times as much.",
     )
     max_bodies_bytes: int = _setting(
         64 * MIB,

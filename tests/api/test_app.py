@@ -66,7 +66,7 @@ def test_requests_that_wait_for_the_engine_keep_nobody_else_waiting(
     assert http.get("/v1/models").status_code == 200  # the key is remembered from here on
     encode, free = Engine.encode, threading.Event()
 
-    def waiting(self: Engine, ids: Any, deadline: Any = None) -> Any:
+    def waiting(self: Engine, ids: Any, deadline: Any = None, gone: Any = None) -> Any:
         free.wait(60)
         return encode(self, ids, deadline)
 
@@ -137,7 +137,7 @@ def test_a_non_finite_vector_is_a_500_that_is_not_billed_or_retried(
     service.load()
     before = len(tables.records())
 
-    def broken(self: Engine, ids: Any, deadline: Any = None) -> Any:
+    def broken(self: Engine, ids: Any, deadline: Any = None, gone: Any = None) -> Any:
         raise NonFiniteVectorError(3)
 
     monkeypatch.setattr(Engine, "encode", broken)
@@ -158,7 +158,7 @@ def test_an_exception_of_our_own_has_the_envelope_and_tells_nothing_but_the_requ
 ) -> None:
     service.load()
 
-    def broken(self: Engine, ids: Any, deadline: Any = None) -> Any:
+    def broken(self: Engine, ids: Any, deadline: Any = None, gone: Any = None) -> Any:
         raise RuntimeError("secret detail")
 
     monkeypatch.setattr(Engine, "encode", broken)

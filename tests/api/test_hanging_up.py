@@ -1,6 +1,7 @@
 """What becomes of work for a client that sends no more, or has gone, on the plain server."""
 
 import json
+import random
 import socket
 import struct
 import time
@@ -15,7 +16,7 @@ from tests.stack.server import PlainServer
 RESET, ORDERLY = struct.pack("ii", 1, 0), struct.pack("ii", 0, 0)  # what close() does, as SO_LINGER says it
 
 
-def begin(server: PlainServer, key: str, texts: list[str]) -> socket.socket:
+def begin(server: PlainServer, key: str, texts: list[str] | list[list[int]]) -> socket.socket:
     """A whole request, sent."""
     where = urlsplit(server.url)
     connection = socket.create_connection((str(where.hostname), int(where.port or 0)), timeout=60)
@@ -41,7 +42,10 @@ def test_work_for_a_client_that_has_gone_ends_and_is_not_billed(
 ) -> None:
     """One that closes in order looks as if it waited for its answer: it is given ten seconds."""
     before, ended = len(tables.records()), plain.log.count("client_disconnected")
-    connection = begin(plain, inference_key, [f"{'word ' * 250}{number}" for number in range(1190)])
+    draw = random.Random(
+        1
+    )  # ids at random have more pieces than any text of 300,000 tokens, which a few seconds may do
+    connection = begin(plain, inference_key, [draw.choices(range(100_000), k=8192) for _ in range(36)])
     time.sleep(1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, lingers)
     connection.close()

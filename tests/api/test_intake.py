@@ -202,7 +202,7 @@ def test_a_non_finite_vector_of_a_window_is_its_inputs(
 ) -> None:
     embed = serve(minilm)
 
-    def broken(self: Engine, ids: Any, deadline: Any = None) -> Any:
+    def broken(self: Engine, ids: Any, deadline: Any = None, gone: Any = None) -> Any:
         raise NonFiniteVectorError(len(ids) - 1)
 
     monkeypatch.setattr(Engine, "encode", broken)

@@ -72,7 +72,7 @@ def test_an_answer_that_would_not_fit_touches_no_counter(service: Service, table
 def test_what_limits_refuse_never_reaches_the_engine(
     service: Service, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def encode(self: Engine, ids: Any, deadline: Any = None) -> Any:
+    def encode(self: Engine, ids: Any, deadline: Any = None, gone: Any = None) -> Any:
         raise AssertionError("the model was run")
 
     monkeypatch.setattr(Engine, "encode", encode)
@@ -84,7 +84,7 @@ def test_what_limits_refuse_never_reaches_the_engine(
 def test_a_later_failure_tells_of_limits_too_and_gives_nothing_back(
     http: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(self: Engine, ids: Any, deadline: Any = None) -> Any:
+    def broken(self: Engine, ids: Any, deadline: Any = None, gone: Any = None) -> Any:
         raise NonFiniteVectorError(0)
 
     def away(self: Ledger, record: Record) -> bool:

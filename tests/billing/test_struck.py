@@ -14,6 +14,7 @@ import pytest
 from handler import store
 from handler.billing.ledger import Ledger
 from handler.billing.limits import Counters
+from handler.billing.register import Register
 from handler.events.drain import Drain
 from tests.conftest import HOUSE
 from tests.stack.frontdoor import FrontDoor
@@ -172,7 +173,8 @@ def test_a_service_that_ends_at_any_instant_is_asked_again_by_the_sdk_and_billed
         assert time.monotonic() < deadline
         time.sleep(0.05)
     ledger = Ledger(store.ledger, tables.usage, tables.entries)
-    mortal.queue.deliver(Drain(ledger, Counters(store.dynamodb, tables.limits)))
+    register = Register(store.dynamodb, tables.rollups)
+    mortal.queue.deliver(Drain(ledger, Counters(store.dynamodb, tables.limits), register))
     items = [item for item in tables.records() if item["pk"]["S"].startswith(f"{account}#")]
     assert sum(int(item["tokens"]["N"]) for item in items) == sum(answer.usage.total_tokens for answer in answers)
     assert sum(int(item["requests"]["N"]) for item in items) == len(answers)
