@@ -36,13 +36,12 @@ def outage(ministack: MiniStack) -> Iterator[Outage]:
         yield outage
 
 
-@pytest.fixture
-def slow(outage: Outage) -> Any:
-    """The client that a function writes the ledger with, but for where it goes."""
+def slow(outage: Outage, timeout_s: float) -> Any:
+    """A client that waits so long for an answer, once."""
     once = Config(
         retries={"mode": "standard", "total_max_attempts": 1},
         connect_timeout=store._CONNECT_S,
-        read_timeout=store.HURRIED_S,
+        read_timeout=timeout_s,
         max_pool_connections=64,
     )
     return boto3.client("dynamodb", endpoint_url=outage.url, config=once)
@@ -57,14 +56,15 @@ def attempt(account: str, count: int, ago_s: float) -> Record:
 @pytest.mark.parametrize("late_s", [0.05, 0.4])
 @pytest.mark.parametrize("ago_s", [0.1, 3.0], ids=["it looks back", "it looks ahead too"])
 def test_looking_through_the_widest_window_is_within_the_bound(
-    tables: Tables, outage: Outage, slow: Any, ago_s: float, late_s: float
+    tables: Tables, outage: Outage, ago_s: float, late_s: float
 ) -> None:
     account, queue = f"acct_{uuid.uuid4().hex[:12]}", Queue()
     plain = Ledger(store.dynamodb, tables.usage, tables.entries, window_s=WIDEST_S)
     assert plain.write(attempt(account, 0, 1800)) is Outcome.BILLED
     outage.begin(Fault("Query", FOREVER, late_s=late_s), Fault("PutItem", FOREVER, late_s=late_s))
+    clients = {name: slow(outage, seconds) for name, seconds in (("embed", store.HURRIED_S), ("ledger", 10))}
     hurried = Ledger(
-        lambda: slow,
+        lambda: clients["embed"],
         tables.usage,
         tables.entries,
         Outbox(lambda: boto3.client("sqs"), queue.url, "f"),
@@ -73,7 +73,7 @@ def test_looking_through_the_widest_window_is_within_the_bound(
     start = time.perf_counter()
     hurried.write(attempt(account, 1, ago_s))
     assert time.perf_counter() - start < LONGEST_S
-    patient = Ledger(lambda: slow, tables.usage, tables.entries, window_s=WIDEST_S)
+    patient = Ledger(lambda: clients["ledger"], tables.usage, tables.entries, window_s=WIDEST_S)
     queue.deliver(Drain(patient, Counters(store.dynamodb, tables.limits), Register(store.dynamodb, tables.rollups)))
     records = [item for item in tables.records() if item["pk"]["S"].startswith(f"{account}#")]
     assert sum(int(item["tokens"]["N"]) for item in records) == 5

@@ -44,6 +44,7 @@ NEEDS: dict[str, set[Right]] = {
         ("dynamodb:PutItem", "Usage"),
         ("dynamodb:PutItem", "Entries"),
         ("dynamodb:UpdateItem", "Limits"),
+        ("dynamodb:UpdateItem", "Rollups"),
     },
 }
 ACTIONS = {"HeadObject": "GetObject"}  # what IAM calls an operation by another name

@@ -178,7 +178,7 @@ def test_of_runs_at_the_same_time_no_second_counts_twice(engine: Engine) -> None
     shared.encode(texts)
     took = time.monotonic() - start
     assert took < 1
-    assert shared.pace.seconds(cost(shared, texts)) == pytest.approx(took, rel=0.3)
+    assert 0.5 * took < shared.pace.seconds(cost(shared, texts)) < 1.3 * took, "and not four times as much"
 
 
 def test_a_failed_run_fails_its_caller_alone(engine: Engine) -> None:
