@@ -28,7 +28,7 @@ run: .venv/ready .venv-ministack/ready layer  ## serve MODEL in PRECISION on 127
 	@PORT=$(PORT) exec $(BIN)/python -m handler.local $(LAYER)
 
 test: $(TESTED) $(ORDINARY:%=.venv-clients/%/ready)  ## run every test
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile $(ARGS)
 
 test-clients: $(TESTED)  ## ask every client library, or CLIENTS="haystack litellm"
 	@environments=$$(CLIENTS="$(CLIENTS)" $(BIN)/python -m tests.clients.catalog) && $(MAKE) --no-print-directory .venv/ready $$environments

@@ -1,5 +1,6 @@
 """What the tests stand on: a built layer, MiniStack with the template's tables, keys, and the plain HTTP server."""
 
+import fcntl
 import os
 import shutil
 import signal
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import tiktoken
+from xdist.workermanage import WorkerController
 
 from handler.engine.manifest import CL100K
 from model_layer import cl100k
@@ -25,7 +27,9 @@ ENTRY = ["/bin/sh", "handler/entry.sh"]  # the image's own entry point
 def _layer(model: str, *options: str) -> Path:
     """The layer of a model in model_layer/out, built if it is not there."""
     call = [sys.executable, "-m", "model_layer", "build", model, "--cl100k", "litellm", "--if-absent", *options]
-    done = subprocess.run(call, cwd=HOUSE, capture_output=True, text=True, check=False)
+    with (HOUSE / "model_layer/catalog.py").open() as alone:  # of several processes of tests one builds, others wait
+        fcntl.flock(alone, fcntl.LOCK_EX)
+        done = subprocess.run(call, cwd=HOUSE, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return Path(done.stdout.split(": ")[0].removeprefix("model layer "))
 
@@ -126,6 +130,17 @@ _measured = pytest.StashKey[list[str]]()
 def measured(pytestconfig: pytest.Config) -> Callable[[str], None]:
     """Shows a line at the end of the run, whether tests pass or fail."""
     return pytestconfig.stash.setdefault(_measured, []).append
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """One of several processes of tests hands its lines to the one that started it."""
+    if (output := getattr(session.config, "workeroutput", None)) is not None:
+        output["measured"] = session.config.stash.get(_measured, [])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: WorkerController) -> None:
+    node.config.stash.setdefault(_measured, []).extend(getattr(node, "workeroutput", {}).get("measured", []))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
