@@ -12,7 +12,7 @@ export UV_PYTHON_DOWNLOADS := never
 export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-clients fuzz bench bench-ledger bench-cold bench-soak lint layer lock clean
+.PHONY: help run test test-clients fuzz bench bench-ledger bench-cold bench-door bench-soak lint layer lock clean
 
 # The clients that have an environment of their own, and those of them that an ordinary test run asks.
 LOCKED := $(shell sed -n 's/^client-\([a-z0-9-]*\) = .*/\1/p' pyproject.toml)
@@ -47,6 +47,10 @@ bench-ledger: .venv/ready .venv-ministack/ready layer  ## hold the ledger agains
 
 bench-cold: .venv/ready .venv-ministack/ready layer  ## time the steps from a process's start to its first answer
 	@$(BIN)/python -m tests.benchmarks.cold --layer $(LAYER) $(ARGS)
+
+bench-door: .venv/ready .venv-ministack/ready  ## time each part of a warm request, from its event to its result
+	@$(BIN)/python -m model_layer build bge-m3-seeded --layers 2 --cl100k litellm --if-absent
+	@$(BIN)/python -m tests.benchmarks.door $(ARGS)
 
 bench-soak: .venv/ready .venv-ministack/ready layer  ## watch a server's memory over 10,000 varied requests
 	@$(BIN)/python -m tests.benchmarks.soak $(ARGS)

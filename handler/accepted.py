@@ -14,11 +14,11 @@ from handler.engine.prompts import Prompts
 
 
 class Clock:
-    """Milliseconds between one `lap` and the next, by name."""
+    """Milliseconds between one `lap` and the next, by name, from `start` on (of time.perf_counter(); None: now)."""
 
-    def __init__(self) -> None:
+    def __init__(self, start: float | None = None) -> None:
         self.laps: dict[str, float] = {}
-        self._last = time.perf_counter()
+        self._last = time.perf_counter() if start is None else start
 
     def lap(self, name: str) -> None:
         now = time.perf_counter()
@@ -30,13 +30,15 @@ class Clock:
 class Door:
     """What the way that a request came by can take: `room` bytes of an answer (None: any number); whether it
     `redirects` to a larger one; and the `deadline`, of time.monotonic(), for the answer to be made (None: none), which
-    lay `seconds` ahead when the request came; `gone` is set once nobody waits for it any more."""
+    lay `seconds` ahead when the request came; `gone` is set once nobody waits for it any more; `clock` has run since it
+    came."""
 
     room: int | None = None
     redirects: bool = False
     deadline: float | None = None
     seconds: float = math.inf
     gone: threading.Event = field(default_factory=threading.Event)
+    clock: Clock = field(default_factory=Clock)
 
 
 @dataclass
@@ -53,7 +55,6 @@ class Accepted:
     headers: dict[str, str]
     elsewhere: bool
     door: Door
-    clock: Clock
     engine: Engine
     cost: float
     _holds: bool = True

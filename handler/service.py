@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from handler import models, render, settings, store
-from handler.accepted import Accepted, Answer, Clock, Door
+from handler.accepted import Accepted, Answer, Door
 from handler.billing import prices
 from handler.billing.buckets import cost as usd
 from handler.billing.keys import Caller, Keys
@@ -112,7 +112,7 @@ class Service:
         if work.identity is not None and not self._ledger.knows_identities:
             log.error("ENTRIES_TABLE is not set, and a request has an Idempotency-Key")
             raise errors.try_again(errors.STORE_UNAVAILABLE, RETRY_S)
-        clock = Clock()
+        door.clock.lap("parse")
         _left(door)
         budget = Budget(engine.pace, door.deadline, door.seconds, door.gone)
         try:
@@ -123,26 +123,26 @@ class Service:
         alone, left = engine.pace.seconds(cost), _left(door)
         if alone > left and not budget.is_doubtful:
             raise _late(prompts.tokens, door.seconds, again=alone < door.seconds)
-        clock.lap("tokenize")
+        door.clock.lap("tokenize")
         with _known("Prices table"):
             price = self._prices.at(request.model.id, caller.account, work.time).of(work.door)
         demand = Demand(request.model.id, prompts.tokens, usd(prompts.tokens, price), work.time.timestamp())
         with _known("Limits table"):
             headers = self._counters.take(caller, demand)
         if caller.limits or caller.account_limits:
-            clock.lap("limits")
+            door.clock.lap("limits")
         with errors.carrying(headers):
             ahead = engine.pace.take(cost, min(self.settings.max_queue_seconds, max(0.0, left - alone)))
             if ahead is not None:
                 raise errors.try_again(errors.OVERLOADED, min(max(math.ceil(ahead), 1), 10))
         if request.arrays:
             headers |= {"x-emblet-token-arrays": self._intake.ids_are}
-        return Accepted(request, caller, work, prompts, price, headers, not fits, door, clock, engine, cost)
+        return Accepted(request, caller, work, prompts, price, headers, not fits, door, engine, cost)
 
     def answer(self, accepted: Accepted) -> Answer:
         """The answer, once it is made, where it is too large for its door in the results bucket, and its record is in
         the ledger or on its way there, in this order. Raises ApiError, and then nothing is billed."""
-        request, prompts, clock = accepted.request, accepted.prompts, accepted.clock
+        request, prompts, clock = accepted.request, accepted.prompts, accepted.door.clock
         try:
             with errors.carrying(accepted.headers):
                 vectors = self._encode(accepted)
@@ -191,7 +191,7 @@ class Service:
         assert self._results is not None  # noqa: S101  (else it would not have been accepted)
         with _known("Results bucket"):
             place = self._results.put(answer, accepted.caller.account, accepted.work.id)
-        accepted.clock.lap("store")
+        accepted.door.clock.lap("store")
         return place
 
     def _record(self, accepted: Accepted) -> Outcome:

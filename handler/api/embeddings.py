@@ -11,7 +11,7 @@ from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 from starlette.requests import ClientDisconnect
 
-from handler.accepted import Accepted, Door
+from handler.accepted import Accepted, Clock, Door
 from handler.api import auth, origin
 from handler.billing.keys import Caller
 from handler.billing.ledger import Work
@@ -32,8 +32,11 @@ async def embeddings(request: Request) -> Response:
     """Embed one text, or up to 2,048, as text or as token ids."""
     came, door, state = origin.time(request), _door(request), request.app.state
     service: Service = state.service
+    door.clock.lap("app")
     caller = await auth.caller(request, service, "inference")
+    door.clock.lap("auth")
     async with state.bodies.read(request, door.seconds) as raw, _watched(request, door.gone):
+        door.clock.lap("read")
         accept = partial(_accept, service, raw, caller, door, partial(origin.work, request, came))
         # Two steps, on threads of their own: what the engine has no time for is refused however many wait for it.
         accepted = await to_thread.run_sync(accept, limiter=state.readers)
@@ -80,7 +83,8 @@ def _door(request: Request) -> Door:
     else:
         seconds = context.get_remaining_time_in_millis() / 1000
         seconds -= min(_RESERVE_S, seconds * _RESERVE)
-    return Door(state.room, auth.survives_redirects(request.headers), time.monotonic() + seconds, seconds)
+    clock, redirects = Clock(request.state.start), auth.survives_redirects(request.headers)
+    return Door(state.room, redirects, time.monotonic() + seconds, seconds, clock=clock)
 
 
 def _accept(service: Service, raw: bytes, caller: Caller, door: Door, work: Callable[[bytes], Work]) -> Accepted:

@@ -40,7 +40,8 @@ def _own_id(scope: Scope) -> str | None:
 
 
 class Frame:
-    """The outermost middleware of ours. `scope["state"]` gets `request_id`; routes add `account` and `tokens`."""
+    """The outermost middleware of ours. `scope["state"]` gets `request_id` and `start` (time.perf_counter()); routes
+    add `account` and `tokens`."""
 
     def __init__(self, app: ASGIApp, paths: Paths, cors: Cors) -> None:
         self.app, self.paths, self.cors = app, paths, cors
@@ -51,6 +52,7 @@ class Frame:
             return
         start, method, asked, status = time.perf_counter(), scope["method"], scope["path"], 0
         state = scope.setdefault("state", {})
+        state["start"] = start
         state["request_id"] = f"req_{_own_id(scope) or uuid.uuid4().hex}"
         path = self.paths.canonical(asked)
         # HEAD is GET within: the server keeps the body back, so that all of the head is the same.

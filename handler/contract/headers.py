@@ -34,7 +34,10 @@ HEADERS: dict[str, Schema] = {
     "x-emblet-token-arrays": _header("What token ids were read as, if any were sent.", enum=["cl100k", "model"]),
     "x-emblet-replay": _header("`true`: this request was billed before, and is not again.", const="true"),
     "location": _header("Where the whole answer is fetched with GET and without a key.", type="string", format="uri"),
-    "server-timing": _header("Milliseconds of each part, if the request had `x-emblet-timing: true`."),
+    "server-timing": _header(
+        "Milliseconds of each part (app, auth, read, parse, tokenize, limits, encode, render, store, record), "
+        "if the request had `x-emblet-timing: true`."
+    ),
     "x-should-retry": _header("`false`: repeating cannot help. SDKs obey it.", const="false"),
     "retry-after": _header("Seconds to wait.", **_COUNT),
     "retry-after-ms": _header("Milliseconds to wait.", **_COUNT),

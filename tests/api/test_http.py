@@ -60,8 +60,9 @@ def test_the_time_of_each_part_is_told_where_it_is_asked_for(http: httpx.Client)
     assert "server-timing" not in embed(http).headers
     answer = http.post("/v1/embeddings", json={"model": MODEL, "input": "x"}, headers={"x-emblet-timing": "true"})
     parts = dict(part.split(";dur=") for part in answer.headers["server-timing"].split(", "))
-    assert list(parts) == ["tokenize", "encode", "render", "record"]
+    assert list(parts) == ["app", "auth", "read", "parse", "tokenize", "encode", "render", "record"]
     assert all(float(ms) > 0 for ms in parts.values())
+    assert sum(map(float, parts.values())) <= int(answer.headers["openai-processing-ms"]) + 1
 
 
 def test_float_and_base64_are_the_same_bits(http: httpx.Client) -> None:
