@@ -6,16 +6,18 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from handler import store
 from handler.billing import records
+from tests.conftest import serving
 from tests.doors.conftest import ENTRY, ROOT
 from tests.stack.books import NOON, Books
 from tests.stack.emulator import Emulator, FunctionError
-from tests.stack.ministack import Tables
+from tests.stack.ministack import MiniStack, Tables
 from tests.stack.queues import Queue
 from tests.stack.quotas import Quota, used
 
@@ -23,9 +25,15 @@ HEAVY = {"numpy", "onnxruntime", "tokenizers", "fastapi", "starlette", "pydantic
 
 
 @pytest.fixture(scope="module")
-def ledger_env(service_env: dict[str, str], tables: Tables) -> dict[str, str]:
-    own = {"FUNCTION_ROLE": "ledger", "ROLLUPS_TABLE": tables.rollups, "MODEL_DIR": "/nowhere"}
-    return {name: value for name, value in service_env.items() if name != "KEYS_TABLE"} | own
+def tables(ministack: MiniStack) -> Tables:
+    """Of its own: it reads all that there is, and other tests leave records that cannot be read."""
+    return ministack.create_tables(ROOT / "template.yaml", "role")
+
+
+@pytest.fixture(scope="module")
+def ledger_env(ministack: MiniStack, tables: Tables) -> dict[str, str]:
+    whole = serving(ministack.env, tables, Path("/nowhere")) | {"FUNCTION_ROLE": "ledger"}
+    return {name: value for name, value in whole.items() if name != "KEYS_TABLE"}
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +82,7 @@ def test_it_sums_what_the_stream_brings(ledger: Emulator, tables: Tables) -> Non
 
 
 def test_it_sums_closed_hours_again_by_the_hour(ledger: Emulator, tables: Tables) -> None:
-    books, noon = Books(tables), NOON + timedelta(days=1)  # when no other test has records that cannot be read
+    books, noon = Books(tables), NOON + timedelta(days=1)
     books.write(books.record(noon))
     ledger.invoke(books.event())
     books.write(books.record(noon))
