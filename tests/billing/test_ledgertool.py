@@ -1,30 +1,24 @@
 """`python -m handler.billing.ledger replay`: what only the log could take is written from there."""
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-from handler import settings, store
+from handler import store
 from handler.billing import ledgertool, outbox
 from handler.billing.ledger import Record, Work
 from handler.billing.register import Register
+from tests.stack import tools
 from tests.stack.ministack import Tables
 
 CAME = datetime.now(UTC) - timedelta(hours=9)
 
 
-class Done(NamedTuple):
-    status: int
-    out: str
-    err: str
-
-
-Replay = Callable[..., Done]
+Replay = Callable[..., tools.Done]
 
 
 @pytest.fixture
@@ -43,16 +37,14 @@ def lines(account: str) -> list[str]:
 
 
 @pytest.fixture
-def replay(tables: Tables, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Replay]:
-    def run(lines: list[str], *options: str) -> Done:
+def replay(tables: Tables, tmp_path: Path) -> Replay:
+    def run(lines: list[str], *options: str, **settings: str) -> tools.Done:
         log = tmp_path / "lost.log"
         log.write_text("".join(f"{line}\n" for line in lines))
-        settings.read.cache_clear()
-        status = ledgertool.main(["replay", str(log), "--table", tables.usage, "--entries", tables.entries, *options])
-        return Done(status, *capsys.readouterr())
+        named = ["--table", tables.usage, "--entries", tables.entries, *options]
+        return tools.run(ledgertool.main, "replay", str(log), *named, env=settings)
 
-    yield run
-    settings.read.cache_clear()
+    return run
 
 
 def billed(tables: Tables, account: str) -> int:
@@ -109,22 +101,18 @@ def test_what_late_records_belong_to_is_named_or_it_is_said_that_it_shall_stay(
 
 @pytest.mark.parametrize("kind", ["rollups", "limits"])
 def test_a_table_is_not_both_named_and_left_alone(replay: Replay, lines: list[str], kind: str) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        replay(lines, *NEITHER, f"--{kind}", "T")
+    assert replay(lines, *NEITHER, f"--{kind}", "T").status == 2
 
 
 @pytest.mark.parametrize("named", ["by options", "by settings"])
 def test_late_hours_are_noted_once_for_whatever_is_replayed(
-    replay: Replay, tables: Tables, account: str, lines: list[str], monkeypatch: pytest.MonkeyPatch, named: str
+    replay: Replay, tables: Tables, account: str, lines: list[str], named: str
 ) -> None:
-    options = ["--rollups", tables.rollups, "--limits", tables.limits]
-    if named == "by settings":
-        monkeypatch.setenv("ROLLUPS_TABLE", tables.rollups)
-        monkeypatch.setenv("LIMITS_TABLE", tables.limits)
-        options = []
+    options = ("--rollups", tables.rollups, "--limits", tables.limits) if named == "by options" else ()
+    settings = {} if options else {"ROLLUPS_TABLE": tables.rollups, "LIMITS_TABLE": tables.limits}
     assert replay(lines, *NEITHER).status == 0
     assert late(tables, account) == set()
     for _ in range(2):
-        assert replay(lines, *options).status == 0, "though every record is there already"
+        assert replay(lines, *options, **settings).status == 0, "though every record is there already"
         assert late(tables, account) == {int(CAME.timestamp()) // 3600 * 3600}
     assert billed(tables, account) == 111
