@@ -169,7 +169,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize(("mortal", "instant", "how"), CASES, indirect=["mortal"])
+@pytest.mark.parametrize(("mortal", "instant", "how"), CASES, indirect=["mortal"], scope="module")
 def test_a_service_that_ends_at_any_instant_is_asked_again_by_the_sdk_and_billed_once(
     mortal: Mortal, tables: Tables, instant: str, how: str
 ) -> None:
