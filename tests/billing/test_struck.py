@@ -106,13 +106,6 @@ INSTANTS = {
 }
 # A function that hangs is ended as one that dies, five seconds later: so it does at one instant of each kind.
 FUNCTION_HANGS = ("before inference", "after the write", "after an excuse")
-CASES = [
-    (door, instant, how)
-    for door in ("function", "plain")
-    for instant in INSTANTS
-    for how in ("dies", "fails", "hangs")
-    if (door, how) != ("function", "hangs") or instant in FUNCTION_HANGS
-]
 
 
 @dataclass(frozen=True)
@@ -139,7 +132,7 @@ class Mortal:
         return not self.outlives or (woken.exists() and len(woken.read_text().splitlines()) == times)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=["function", "plain"])
 def mortal(
     request: pytest.FixtureRequest, service_env: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Mortal]:
@@ -169,10 +162,13 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize(("mortal", "instant", "how"), CASES, indirect=["mortal"], scope="module")
+@pytest.mark.parametrize("how", ["dies", "fails", "hangs"])
+@pytest.mark.parametrize("instant", INSTANTS)
 def test_a_service_that_ends_at_any_instant_is_asked_again_by_the_sdk_and_billed_once(
     mortal: Mortal, tables: Tables, instant: str, how: str
 ) -> None:
+    if how == "hangs" and not mortal.outlives and instant not in FUNCTION_HANGS:
+        pytest.skip("a function that hangs ends as one that dies")
     account = f"acct_{uuid.uuid4().hex[:12]}"
     sdk = openai.OpenAI(
         base_url=f"{mortal.url}/v1",
