@@ -4,6 +4,7 @@
 """
 
 import logging
+import math
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -40,7 +41,8 @@ class Outcome(Enum):
 class Ledger:
     """The Usage table, with the Entries beside it and, behind it, the queue for what it does not take.
 
-    `window_s`: how far an SDK's attempts at one call may lie apart.
+    `window_s`: how far an SDK's attempts at one call may lie apart; up to the next whole minute, so that either of two
+    is found from the other.
     """
 
     def __init__(
@@ -51,7 +53,8 @@ class Ledger:
         outbox: Outbox | None = None,
         window_s: int = 600,
     ) -> None:
-        self._puts, self._outbox, self._window = Puts(client, table, entries_table), outbox, timedelta(seconds=window_s)
+        self._puts, self._outbox = Puts(client, table, entries_table), outbox
+        self._window = timedelta(minutes=math.ceil(window_s / 60))
         self._hurried = outbox is not None
 
     @property
@@ -83,8 +86,9 @@ class Ledger:
             return Outcome.BILLED
 
     def settle(self, record: Record) -> Outcome:
-        """Write a record whose answer has left long since: any number of times, in any order with others, the same is
-        in the ledger. Raises StoreUnavailableError."""
+        """Write a record whose answer has left long since: any number of times, in any order with others, as much is
+        billed; within bounds where several calls with one body are in one window (retries.py). Raises
+        StoreUnavailableError."""
         outcome = self._write(record, record.work.time + _LONGEST, Budget(budget.PATIENT_S, store.TIMEOUT_S))
         if outcome is Outcome.REUSED:  # and yet it was answered
             met = self._puts.put(record.item(), Budget(budget.PATIENT_S, store.TIMEOUT_S))

@@ -33,9 +33,11 @@ def _replay(asked: argparse.Namespace, done: Counter[Outcome]) -> int:
     usage = console.table(asked.table, "usage_table")
     entries = console.table(asked.entries, "entries_table", "--entries")
     ledger = Ledger(store.ledger, usage, entries, window_s=config.retry_window)
-    option = "--limits (or --no-limits, and late records are in no month)"
-    limits = "" if asked.no_limits else console.table(asked.limits, "limits_table", option)
-    counters = Counters(store.dynamodb, limits)
+    hours = "--rollups (or --no-rollups, and the hours of late records are summed by the stream alone)"
+    rollups = "" if asked.no_rollups else console.table(asked.rollups, "rollups_table", hours)
+    months = "--limits (or --no-limits, and late records are in no month)"
+    limits = "" if asked.no_limits else console.table(asked.limits, "limits_table", months)
+    register, counters = Register(store.dynamodb, rollups), Counters(store.dynamodb, limits)
     unreadable: list[int] = []
     with sys.stdin if asked.file == "-" else Path(asked.file).open(encoding="utf-8", errors="replace") as lines:
         for number, record in outbox.read(lines):
@@ -43,8 +45,8 @@ def _replay(asked: argparse.Namespace, done: Counter[Outcome]) -> int:
                 unreadable.append(number)
                 continue
             outcome = ledger.settle(record)
-            if config.rollups_table:
-                Register(store.dynamodb, config.rollups_table).late(record.account, record.work.time.timestamp())
+            if rollups:
+                register.late(record.account, record.work.time.timestamp())
             counters.late(record)
             done[outcome] += 1
             if sys.stderr.isatty() and done.total() % 100 == 0:
@@ -67,6 +69,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     replay.add_argument("--table", help="the Usage table (default: USAGE_TABLE; the stack's output UsageTable)")
     replay.add_argument("--entries", help="the Entries table (default: ENTRIES_TABLE; the stack's output EntriesTable)")
+    hours = replay.add_mutually_exclusive_group()
+    hours.add_argument(
+        "--rollups",
+        help="the Rollups table, where hours are noted that got records late (default: ROLLUPS_TABLE; the output "
+        "RollupsTable)",
+    )
+    hours.add_argument("--no-rollups", action="store_true", help="leave that to the ledger's stream")
     months = replay.add_mutually_exclusive_group()
     months.add_argument(
         "--limits",

@@ -3,6 +3,12 @@
 A client that got no answer sends the request again with a higher `x-stainless-retry-count`. Whichever of its attempts
 is recorded first is billed; each of the others, when it comes to be recorded, looks for that record and is excused by
 it, once a count. Only attempts that can have been repeated look: a first one that was quick costs nothing.
+
+One call's attempts are one record whatever order they are written in. How many those of several calls with one body in
+one window are may depend on it, under any rule that never changes a record: a retry 2, and a retry 1 that came after
+it, written with nothing else there, are two for good; but a first attempt that came before both, and is written first,
+excuses both. Each record too many stands against an attempt that another call's has excused: of n attempts at k calls,
+all within the window and their first ones among them, k to k + (n - k) / 2 are billed.
 """
 
 from collections.abc import Iterator
@@ -52,7 +58,7 @@ def find(puts: Puts, record: Record, window: timedelta, until: datetime, budget:
         count, time = int(item["attempt"]["N"]), time_of(item)
         if count < attempt.count and time <= came:
             earlier.append(item)
-        elif count > attempt.count and time > came:
+        elif count > attempt.count and time >= came:
             later.append(item)
     return Found(
         itself=any(item["sk"] == own for item in items),

@@ -1,11 +1,9 @@
 """One record per piece of work: what repeats it is known by its identity, or as another attempt at the same call."""
 
-import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from typing import Any
 
 import boto3
@@ -13,44 +11,21 @@ import pytest
 from botocore.config import Config
 
 from handler import store
-from handler.billing.ledger import Attempt, Identity, Ledger, Outcome, Record, Work
+from handler.billing.ledger import Ledger, Outcome, Record
+from tests.billing.attempts import BODY, DAY, HOUR, NOON, OTHER, attempt, named, numbers, tokens
 from tests.stack import faults
 from tests.stack.ministack import Tables
-
-NOON = datetime(2026, 11, 24, 12, 0, 30, tzinfo=UTC)
-HOUR, DAY = timedelta(hours=1), timedelta(days=1)
-BODY, OTHER = "a3" * 32, "a4" * 32
-_numbers = itertools.count()
 
 
 @pytest.fixture
 def account() -> str:
     """An account without records."""
-    return f"acct_once_{next(_numbers)}"
+    return f"acct_once_{next(numbers)}"
 
 
 @pytest.fixture
 def ledger(tables: Tables) -> Ledger:
     return Ledger(store.dynamodb, tables.usage, tables.entries)
-
-
-def record(account: str, **work: Any) -> Record:
-    made = Work(f"{next(_numbers):032x}", BODY, NOON, "http")
-    return Record(replace(made, **work), account, "key_1", "bge-m3", 5, 1, Decimal("0.01"))
-
-
-def attempt(account: str, count: int, after_s: float = 0.0, patience_s: float | None = 600.0, **work: Any) -> Record:
-    """Attempt number `count`, come in so many seconds after noon."""
-    return record(account, attempt=Attempt(count, patience_s), time=NOON + timedelta(seconds=after_s), **work)
-
-
-def named(account: str, name: str = "b" * 64, asked: str = BODY, after: timedelta = timedelta(), **work: Any) -> Record:
-    return record(account, identity=Identity("http", name, asked, 48 * 3600), time=NOON + after, **work)
-
-
-def tokens(tables: Tables, account: str) -> int:
-    """What the account has been billed."""
-    return sum(int(item["tokens"]["N"]) for item in tables.records() if item["pk"]["S"].startswith(f"{account}#"))
 
 
 # Identities
@@ -232,33 +207,6 @@ def counted() -> tuple[Any, list[str]]:
     return client, calls
 
 
-# Whatever order they are written in, however often
-
-
-def same_call(account: str) -> list[Record]:
-    """A first attempt that nobody waited for, and two retries."""
-    return [attempt(account, 0), attempt(account, 1, 0.6), attempt(account, 2, 61)]
-
-
-def same_name(account: str) -> list[Record]:
-    return [named(account), named(account, after=HOUR), named(account, after=47 * HOUR)]
-
-
-@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
-@pytest.mark.parametrize("work", [same_call, same_name])
-def test_attempts_at_one_call_are_one_record_in_any_order_and_any_number_of_times(
-    ledger: Ledger,
-    tables: Tables,
-    account: str,
-    work: Callable[[str], list[Record]],
-    order: Iterable[int],
-) -> None:
-    records = [work(account)[n] for n in order]
-    for each in [*records, *reversed(records), *records]:
-        ledger.settle(each)
-    assert tokens(tables, account) == 5
-
-
 @pytest.mark.parametrize("paid", [False, True], ids=["it is a record", "it is excused"])
 def test_an_attempt_that_is_written_again_takes_no_excuse_from_another(
     ledger: Ledger, account: str, *, paid: bool
@@ -277,22 +225,3 @@ def test_an_excuse_whose_answer_is_lost_is_its_own(ledger: Ledger, tables: Table
     client = faults.client("PutItem", 1, code="InternalServerError", status=500, done=True, attempts=1)
     assert Ledger(lambda: client, tables.usage).write(now(attempt(account, 1))) is Outcome.REPLAYED
     assert tokens(tables, account) == 5
-
-
-@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-@pytest.mark.parametrize(
-    "second",
-    [
-        lambda account: named(account, asked=OTHER, after=HOUR),
-        lambda account: named(account, after=3 * DAY),
-    ],
-    ids=["something else", "after the name was forgotten"],
-)
-def test_what_has_been_answered_already_is_billed_though_its_name_is_taken(
-    ledger: Ledger, tables: Tables, account: str, second: Callable[[str], Record], order: tuple[int, int]
-) -> None:
-    """The ledger queue's: at the time of the answer, nobody could tell."""
-    records = [named(account), second(account)]
-    for each in [records[n] for n in order] * 2:
-        ledger.settle(each)
-    assert tokens(tables, account) == 10

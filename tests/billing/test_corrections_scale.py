@@ -16,6 +16,7 @@ import pytest
 
 from handler import store
 from handler.billing.corrections import METRIC
+from handler.billing.renewal import Renewed
 from tests.billing.conftest import CLOSED, Clock
 from tests.stack.quotas import HOUR, NOTHING, Quota
 
@@ -51,7 +52,7 @@ def test_every_hour_begins_at_another_part_of_the_table(
         clock.now += HOUR
         with monkeypatch.context() as patch:
             patch.setattr("handler.billing.corrections.time", SimpleNamespace(monotonic=itertools.count().__next__))
-            quota.corrections()(int(clock.now) // HOUR * HOUR - HOUR, 5)
+            quota.corrections()(int(clock.now) // HOUR * HOUR - HOUR, 5, Renewed(frozenset({quota.account})))
     assert {quota.month(key) for key in keys} == {NOTHING}
 
 

@@ -2,11 +2,8 @@
 
 import hashlib
 import json
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,10 +13,8 @@ from handler.billing import keys, keytool
 from handler.billing.keys import Caller, Keys
 from handler.contract.limits import NO_LIMITS, Limits
 from tests.billing.conftest import Clock
-from tests.stack import faults
+from tests.stack import faults, tools
 from tests.stack.ministack import MiniStack, Tables
-
-HOUSE = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -170,70 +165,64 @@ def test_an_account_that_would_break_a_records_key_is_refused(table: Keys, accou
         table.create(account, "inference", "")
 
 
-def run(tables: Tables, env: dict[str, str], *words: str) -> "subprocess.CompletedProcess[str]":
-    call = [sys.executable, "-m", "handler.billing.keys", *words]
-    return subprocess.run(
-        call, cwd=HOUSE, env=env | {"KEYS_TABLE": tables.keys}, capture_output=True, text=True, check=False
-    )
+def run(tables: Tables, *words: str) -> tools.Done:
+    return tools.run(keytool.main, *words, env={"KEYS_TABLE": tables.keys})
 
 
-def test_the_operators_tool_creates_lists_and_revokes(tables: Tables, ministack: MiniStack, table: Keys) -> None:
-    made = run(tables, ministack.env, "create", "--account", "acct_tool", "--role", "admin", "--name", "for ops")
-    described, clear = made.stdout.splitlines()
+def test_the_operators_tool_creates_lists_and_revokes(tables: Tables, table: Keys) -> None:
+    made = run(tables, "create", "--account", "acct_tool", "--role", "admin", "--name", "for ops")
+    described, clear = made.out.splitlines()
     key_id = described.split(",")[0]
     assert table.find(clear) == Caller("acct_tool", key_id, "admin")
 
-    listed = run(tables, ministack.env, "list").stdout
+    listed = run(tables, "list").out
     row = next(line for line in listed.splitlines() if line.startswith(key_id)).split("\t")
     assert row[1:4] == ["acct_tool", "admin", "for ops"]
     assert row[5:] == ["active", "no limits"]
     assert clear not in listed
 
-    assert "revoked" in run(tables, ministack.env, "revoke", key_id).stdout
-    assert "\trevoked 2" in run(tables, ministack.env, "list").stdout
+    assert "revoked" in run(tables, "revoke", key_id).out
+    assert "\trevoked 2" in run(tables, "list").out
     assert Keys(store.dynamodb, tables.keys).find(clear) is None
 
 
-def test_the_operators_tool_sets_shows_and_clears_limits(tables: Tables, ministack: MiniStack, table: Keys) -> None:
+def test_the_operators_tool_sets_shows_and_clears_limits(tables: Tables, table: Keys) -> None:
     options = ("--rpm", "60", "--tpm", "90000")
-    described, clear = run(tables, ministack.env, "create", "--account", "acct_tool", *options).stdout.splitlines()
+    described, clear = run(tables, "create", "--account", "acct_tool", *options).out.splitlines()
     key_id = described.split(",")[0]
     assert "60 requests per minute, 90000 tokens per minute. Keep it" in described
 
-    changed = run(tables, ministack.env, "limits", key_id, "--rpm", "none", "--tokens-per-month", "5000000")
-    assert changed.stdout == (
+    changed = run(tables, "limits", key_id, "--rpm", "none", "--tokens-per-month", "5000000")
+    assert changed.out == (
         f"{key_id}: 90000 tokens per minute, 5000000 tokens per month; functions notice within 60 seconds.\n"
     )
     found = table.find(clear)
     assert found is not None
     assert found.limits == Limits(tokens_per_minute=90_000, tokens_per_month=5_000_000)
-    listed = run(tables, ministack.env, "list").stdout
+    listed = run(tables, "list").out
     assert "\tactive\t90000 tokens per minute, 5000000 tokens per month\n" in listed
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "1.5", "many", "1" * 16, "٣"])
-def test_what_is_no_limit_is_refused(tables: Tables, ministack: MiniStack, value: str) -> None:
-    refused = run(tables, ministack.env, "limits", "key_any", f"--rpm={value}")
-    assert refused.returncode == 2
-    assert "expected a whole number from 1, at most 15 digits, or `none`" in refused.stderr
+def test_what_is_no_limit_is_refused(tables: Tables, value: str) -> None:
+    refused = run(tables, "limits", "key_any", f"--rpm={value}")
+    assert refused.status == 2
+    assert "expected a whole number from 1, at most 15 digits, or `none`" in refused.err
 
 
-def test_the_tool_says_what_is_wrong(tables: Tables, ministack: MiniStack) -> None:
-    unknown = run(tables, ministack.env, "revoke", "key_none")
-    assert (unknown.returncode, unknown.stderr) == (1, "error: no key key_none; `list` shows the ids\n")
-    unknown = run(tables, ministack.env, "limits", "key_none", "--rpm", "1")
-    assert (unknown.returncode, unknown.stderr) == (1, "error: no key key_none; `list` shows the ids\n")
-    nothing = run(tables, ministack.env, "limits", "key_none")
-    assert (nothing.returncode, nothing.stderr[:24]) == (1, "error: nothing to change")
-    bad = run(tables, ministack.env, "create", "--account", "a#b")
-    assert bad.returncode == 1
-    assert "account 'a#b'" in bad.stderr
-    env = {name: value for name, value in ministack.env.items() if name != "KEYS_TABLE"}
-    missing = subprocess.run(
-        [sys.executable, "-m", "handler.billing.keys", "list"], cwd=HOUSE, env=env, capture_output=True, text=True
-    )
-    assert missing.returncode == 1
-    assert "--table, or set KEYS_TABLE" in missing.stderr
+def test_the_tool_says_what_is_wrong(tables: Tables) -> None:
+    unknown = run(tables, "revoke", "key_none")
+    assert (unknown.status, unknown.err) == (1, "error: no key key_none; `list` shows the ids\n")
+    unknown = run(tables, "limits", "key_none", "--rpm", "1")
+    assert (unknown.status, unknown.err) == (1, "error: no key key_none; `list` shows the ids\n")
+    nothing = run(tables, "limits", "key_none")
+    assert (nothing.status, nothing.err[:24]) == (1, "error: nothing to change")
+    bad = run(tables, "create", "--account", "a#b")
+    assert bad.status == 1
+    assert "account 'a#b'" in bad.err
+    missing = tools.run(keytool.main, "list")
+    assert missing.status == 1
+    assert "--table, or set KEYS_TABLE" in missing.err
 
 
 # Rotation
@@ -275,18 +264,18 @@ def test_a_key_is_rotated_once_and_not_after_its_end(table: Keys) -> None:
     assert table.rotate("key_none", 3600) is None
 
 
-def test_the_tool_rotates(tables: Tables, ministack: MiniStack, table: Keys) -> None:
+def test_the_tool_rotates(tables: Tables, table: Keys) -> None:
     _, old = table.create("acct_tool", "inference", "ci", Limits(tokens_per_month=5))
-    done = run(tables, ministack.env, "rotate", old.caller.key_id, "--grace", "7d")
-    described, clear = done.stdout.splitlines()
+    done = run(tables, "rotate", old.caller.key_id, "--grace", "7d")
+    described, clear = done.out.splitlines()
     key_id = described.split(" ")[0]
     found = Keys(store.dynamodb, tables.keys).find(clear)
     assert found == Caller("acct_tool", key_id, "inference", Limits(tokens_per_month=5))
-    listed = run(tables, ministack.env, "list").stdout
+    listed = run(tables, "list").out
     [row] = [line.split("\t") for line in listed.splitlines() if line.startswith(old.caller.key_id)]
     assert row[5].startswith("active until 20")
-    wrong = run(tables, ministack.env, "rotate", key_id, "--grace", "soon")
-    assert (wrong.returncode, "such as 12h" in wrong.stderr) == (2, True)
+    wrong = run(tables, "rotate", key_id, "--grace", "soon")
+    assert (wrong.status, "such as 12h" in wrong.err) == (2, True)
 
 
 # Accounts
@@ -321,29 +310,29 @@ def test_a_key_that_is_remembered_costs_no_read_of_its_account(table: Keys, monk
     assert table.find(clear)
 
 
-def test_the_tool_sets_shows_and_clears_an_accounts_limits(tables: Tables, ministack: MiniStack) -> None:
+def test_the_tool_sets_shows_and_clears_an_accounts_limits(tables: Tables) -> None:
     options = ("--rpm", "60", "--usd-per-month", "25.50")
-    refused = run(tables, ministack.env, "limits", "--account", "acct_t", *options)
-    assert (refused.returncode, "error: no account acct_t" in refused.stderr) == (1, True)
-    assert "of acct_t" not in run(tables, ministack.env, "list").stdout, "and nothing was made of it"
+    refused = run(tables, "limits", "--account", "acct_t", *options)
+    assert (refused.status, "error: no account acct_t" in refused.err) == (1, True)
+    assert "of acct_t" not in run(tables, "list").out, "and nothing was made of it"
     tables.create_key("acct_t", "inference")
-    done = run(tables, ministack.env, "limits", "--account", "acct_t", *options)
-    assert done.stdout == (
+    done = run(tables, "limits", "--account", "acct_t", *options)
+    assert done.out == (
         "all keys of acct_t: 60 requests per minute, 25.5 USD per month; functions notice within 60 seconds.\n"
     )
-    assert "all keys of acct_t\t60 requests per minute, 25.5" in run(tables, ministack.env, "list").stdout
-    run(tables, ministack.env, "limits", "--account", "acct_t", "--rpm", "none", "--usd-per-month", "none")
-    assert "all keys of acct_t" not in run(tables, ministack.env, "list").stdout
-    both = run(tables, ministack.env, "limits", "key_any", "--account", "acct_t", "--rpm", "1")
-    neither = run(tables, ministack.env, "limits", "--rpm", "1")
-    nobody = run(tables, ministack.env, "limits", "--account", "*", "--rpm", "1")
-    assert [both.returncode, neither.returncode, nobody.returncode] == [2, 2, 1]
+    assert "all keys of acct_t\t60 requests per minute, 25.5" in run(tables, "list").out
+    run(tables, "limits", "--account", "acct_t", "--rpm", "none", "--usd-per-month", "none")
+    assert "all keys of acct_t" not in run(tables, "list").out
+    both = run(tables, "limits", "key_any", "--account", "acct_t", "--rpm", "1")
+    neither = run(tables, "limits", "--rpm", "1")
+    nobody = run(tables, "limits", "--account", "*", "--rpm", "1")
+    assert [both.status, neither.status, nobody.status] == [2, 2, 1]
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "1e3", "NaN", "0." + "1" * 13, "1" * 10])
-def test_what_is_no_amount_of_money_is_refused(tables: Tables, ministack: MiniStack, value: str) -> None:
-    refused = run(tables, ministack.env, "limits", "key_any", f"--usd-per-month={value}")
-    assert (refused.returncode, "expected a decimal number above 0" in refused.stderr) == (2, True)
+def test_what_is_no_amount_of_money_is_refused(tables: Tables, value: str) -> None:
+    refused = run(tables, "limits", "key_any", f"--usd-per-month={value}")
+    assert (refused.status, "expected a decimal number above 0" in refused.err) == (2, True)
 
 
 # Operators who are two, and answers that are lost

@@ -52,7 +52,8 @@ def forgeries(account: str) -> list[str]:
 
 
 def replay(log: Path, tables: Tables, env: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
-    call = [sys.executable, "-m", "handler.billing.ledger", "replay", str(log), "--table", tables.usage, "--no-limits"]
+    call = [sys.executable, "-m", "handler.billing.ledger", "replay", str(log), "--table", tables.usage]
+    call += ["--no-rollups", "--no-limits"]
     return subprocess.run(call, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
 
 
