@@ -5,6 +5,8 @@ if [ -n "${AWS_LAMBDA_RUNTIME_API:-}" ]; then
   # Lambda names every image function's environment AWS_Lambda_Image. By this name awslambdaric waits for events in a
   # thread, so that signals are handled between them, and sends non-ASCII text as it is instead of six bytes a character.
   export AWS_EXECUTION_ENV=AWS_Lambda_python3.13
+  # Managed Instances send an environment so many calls at once: one process takes them all, with one model.
+  [ -n "${AWS_LAMBDA_MAX_CONCURRENCY:-}" ] && exec python -m handler.runtime
   exec python -m awslambdaric handler.entry.handler
 fi
 # exec: the server is the process that gets the host's SIGTERM, and finishes what it has begun. Its own access log would

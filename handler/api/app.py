@@ -4,7 +4,6 @@ import logging
 import os
 import threading
 
-from anyio import CapacityLimiter
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
@@ -15,6 +14,7 @@ from handler.api.coding import Gzip
 from handler.api.cors import Cors
 from handler.api.frame import Frame, reply
 from handler.api.paths import Paths
+from handler.api.threads import Threads
 from handler.contract import errors
 from handler.service import Service
 
@@ -39,8 +39,9 @@ def create_app(service: Service | None = None, room: int | None = None) -> FastA
         threading.Thread(target=_load, args=(service,), name="load", daemon=True).start()
     app = FastAPI(title="emblet", openapi_url=None, redirect_slashes=False)  # docs.py has pages of its own
     app.state.service, app.state.room = service, room
-    app.state.readers, app.state.workers = CapacityLimiter(_READERS), CapacityLimiter(_WORKERS)
-    app.state.tellers = CapacityLimiter(_TELLERS)
+    alone = bool(service.settings.aws_lambda_runtime_api)
+    app.state.readers, app.state.workers = Threads(_READERS, alone=alone), Threads(_WORKERS, alone=alone)
+    app.state.tellers = Threads(_TELLERS, alone=alone)
     app.state.bodies = Bodies(service.settings)
     for resource in (embeddings, models, usage, docs, health):
         app.include_router(resource.router)
