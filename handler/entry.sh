@@ -10,6 +10,8 @@ if [ -n "${AWS_LAMBDA_RUNTIME_API:-}" ]; then
   exec python -m awslambdaric handler.entry.handler
 fi
 # exec: the server is the process that gets the host's SIGTERM, and finishes what it has begun. Its own access log would
-# show query strings, where callers have put their keys; handler/api/frame.py has a line for each request.
+# show query strings, where callers have put their keys; handler/api/frame.py has a line for each request. Load balancers
+# keep idle connections for a minute: one that the server closes first loses the request that is just being sent on it.
 exec python -m uvicorn handler.api.app:create_app --factory --host 0.0.0.0 --port "${PORT:-8080}" --workers 1 \
-  --http handler.api.protocol:Http11 --no-access-log
+  --http handler.api.protocol:Http11 --no-access-log --timeout-keep-alive 75 \
+  --timeout-graceful-shutdown "${DRAIN_SECONDS:-8}"

@@ -11,8 +11,8 @@ T = TypeVar("T")
 
 class Threads:
     """So many requests' work at once. A server's event loop has all its requests, and each step a thread of its own. On
-    Lambda (`alone`) there is a loop for each of the calls at once, whose thread has nothing else to do; what limits them
-    together cannot be anyio's, which is for one loop."""
+    Lambda (`alone`) there is a loop for each of the calls at once, whose thread has nothing else to do; what limits
+    them together cannot be anyio's, which is for one loop."""
 
     def __init__(self, at_once: int, *, alone: bool) -> None:
         self._limiter = None if alone else CapacityLimiter(at_once)

@@ -11,8 +11,8 @@ from pathlib import Path
 from tests.stack.emulator import Emulator
 
 # In this mode RIE ignores its command line: it runs /opt/bootstrap in /var/task, as uid 993, in an environment where
-# HOME, USER and LOGNAME are not set. A mount namespace gives it these, and lets that user see an interpreter in a folder
-# that is closed to others.
+# HOME, USER and LOGNAME are not set. A mount namespace gives it these, and lets that user see an interpreter in a
+# folder that is closed to others.
 _NAMESPACE = """
 mount -t tmpfs -o mode=755 tmpfs /mnt
 mkdir -p /mnt/opt /mnt/upper /mnt/work /mnt/home
