@@ -23,8 +23,8 @@ from handler.service import Service
 
 log = logging.getLogger(__name__)
 
-# Requests read at once. Their threads are neither those that look up keys nor those of what the engine has, so that none
-# waits for another. Reports hold many buckets in memory while they are summed.
+# Requests read at once. Their threads are neither those that look up keys nor those of what the engine has, so that
+# none waits for another. Reports hold many buckets in memory while they are summed.
 _READERS, _TELLERS = 8, 4
 
 _RECORD_S = 3.0  # for a record that neither DynamoDB nor the ledger queue takes: both end within them

@@ -5,10 +5,15 @@ import shlex
 import shutil
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from tests.stack.emulator import Emulator
+
+_ATTEMPTS = 600
 
 # In this mode RIE ignores its command line: it runs /opt/bootstrap in /var/task, as uid 993, in an environment where
 # HOME, USER and LOGNAME are not set. A mount namespace gives it these, and lets that user see an interpreter in a
@@ -59,7 +64,18 @@ class ManagedInstance(Emulator):
             "CLOSED": str(closed[-1]) if closed else "",
             "INSIDE": str(home),
         }
+        self.concurrency = concurrency
         self._calls = threading.BoundedSemaphore(concurrency)
+
+    def warm(self, event: Any) -> None:
+        """Until as many calls of this event as may be are taken at once: one may be before all threads have asked."""
+        with ThreadPoolExecutor() as callers:
+            for _ in range(_ATTEMPTS):
+                calls = [callers.submit(self.invoke, event) for _ in range(self.concurrency)]
+                if not any(call.exception() for call in calls):
+                    return
+                time.sleep(0.1)
+        raise RuntimeError(self.log)
 
     def _line(self, rie: list[str]) -> list[str]:
         unshare = shutil.which("unshare") or "unshare"
