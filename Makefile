@@ -12,7 +12,7 @@ export UV_PYTHON_DOWNLOADS := never
 export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-clients fuzz bench bench-ledger bench-cold bench-door bench-soak lint layer lock clean
+.PHONY: help run test test-clients fuzz bench bench-ledger bench-cold bench-door bench-soak bench-concurrency lint layer lock clean
 
 # The clients that have an environment of their own, and those of them that an ordinary test run asks.
 LOCKED := $(shell sed -n 's/^client-\([a-z0-9-]*\) = .*/\1/p' pyproject.toml)
@@ -22,7 +22,7 @@ PEERS := $(shell sed -n 's/^peer-\([a-z0-9-]*\) = .*/\1/p' pyproject.toml)
 TESTED := .venv/ready .venv-ministack/ready tests/node/node_modules/ready
 
 help:  ## list these commands
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 26
 
 run: .venv/ready .venv-ministack/ready layer  ## serve MODEL in PRECISION on 127.0.0.1:PORT with stand-ins for AWS
 	@PORT=$(PORT) exec $(BIN)/python -m handler.local $(LAYER)
@@ -54,6 +54,9 @@ bench-door: .venv/ready .venv-ministack/ready  ## time each part of a warm reque
 
 bench-soak: .venv/ready .venv-ministack/ready layer  ## watch a server's memory over 10,000 varied requests
 	@$(BIN)/python -m tests.benchmarks.soak $(ARGS)
+
+bench-concurrency: .venv/ready .venv-ministack/ready layer  ## hold many callers of one engine against one at a time
+	@$(BIN)/python -m tests.benchmarks.concurrency --layer $(LAYER) --model $(MODEL) $(ARGS)
 
 lint: .venv/ready  ## formatting, style, types and import directions
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

@@ -48,6 +48,8 @@ def _embed(config: Settings) -> Mapping[str, Door]:
     from handler.contract import payload
     from handler.service import Service
 
+    if 0 < config.aws_lambda_max_concurrency <= config.max_queue_requests:
+        log.warning("MAX_QUEUE_REQUESTS is not below the calls at once: Lambda's own 429 comes before our 503")
     service = Service.open(config)
     with ThreadPoolExecutor(1, "load") as loader:
         loading = loader.submit(service.load)

@@ -22,6 +22,7 @@ from handler.contract import body, embeddings, errors, payload
 from handler.contract.embeddings import EmbeddingRequest, Rules
 from handler.contract.limits import Demand
 from handler.contract.models import Models
+from handler.ending import UnderWay
 from handler.engine.budget import Budget, LateError
 from handler.engine.engine import DeadlineError, Engine, Matrix, NonFiniteVectorError
 from handler.engine.layer import Layer, open_layer
@@ -46,6 +47,7 @@ class Service:
         self._layer, self._prices, self._counters, self._ledger = layer, prices, counters, ledger
         self._intake = Intake(config, layer)
         self._results = Results(store.s3, config.results_bucket) if config.results_bucket else None
+        self._under_way = UnderWay()
         self._engine: Engine | None = None
         self._loading = threading.Lock()
 
@@ -144,7 +146,7 @@ class Service:
         the ledger or on its way there, in this order. Raises ApiError, and then nothing is billed."""
         request, prompts, clock = accepted.request, accepted.prompts, accepted.door.clock
         try:
-            with errors.carrying(accepted.headers):
+            with self._under_way.one(), errors.carrying(accepted.headers):
                 vectors = self._encode(accepted)
                 clock.lap("encode")
                 listed = {"truncated": prompts.truncated, "averaged": prompts.averaged}
@@ -162,6 +164,13 @@ class Service:
         headers = accepted.headers | {"location": location.url}
         body = render.elsewhere(location.url, location.expires_at)
         return Answer(303, body, headers, prompts.tokens, clock.laps, packed)
+
+    def close(self, seconds: float) -> None:
+        """The process ends: what is not embedded yet is dropped, what is has so many seconds for its record."""
+        if self._engine is not None:
+            self._engine.close()
+        if not self._under_way.wait(seconds):
+            log.error("The process ends, and work that was embedded may have no record; no answer to it has left.")
 
     def _fits(self, request: EmbeddingRequest, prompts: Prompts, door: Door) -> bool:
         """Whether the answer fits its door; if not, it can lie elsewhere. Raises 400 where it can do neither."""

@@ -63,6 +63,22 @@ class Settings:
     max_queue_seconds: int = _setting(
         30, "Seconds that a request may have to wait for its turn, by measurement; one that would wait longer is 503."
     )
+    max_queue_requests: int = _setting(
+        128,
+        "Requests that the engine has at once, whatever they cost; one more is 503 at once. Where Lambda sends an "
+        "environment many calls at once, fewer than it sends: else Lambda's own 429 comes first.",
+    )
+    max_run_seconds: int = _setting(
+        300,
+        "Seconds of a run, of up to 256 tokens or one text, after which the engine counts as hung and a process that "
+        "has several callers ends, so that its host starts another; 0 for never. 8,192 tokens of bge-m3 take a minute "
+        "on two vCPUs.",
+    )
+    drain_seconds: int = _setting(
+        8,
+        "Seconds that a plain HTTP server, told to end by SIGTERM, gives what it has begun (`handler/entry.sh`); then "
+        "what is not embedded yet is dropped, and what is embedded has three more for its record.",
+    )
     request_seconds: int = _setting(
         600, "Seconds that a plain HTTP server gives a request, as many as SDKs wait; on Lambda it is its Timeout's."
     )
@@ -122,12 +138,20 @@ class Settings:
     log_level: str = _setting("INFO", "Least severe log line that is written.", "DEBUG", "INFO", "WARNING", "ERROR")
     port: int = _setting(8080, "Port of the plain HTTP server (`handler/entry.sh` outside Lambda).")
     aws_lambda_runtime_api: str = _setting("", "Set by Lambda: present where the function runs under its runtime.")
+    aws_lambda_max_concurrency: int = _setting(
+        0, "Set by Lambda Managed Instances: calls that they send an environment at once, which one process takes all."
+    )
     aws_lambda_function_memory_size: int = _setting(0, "Set by Lambda, in MB: 1,769 of them are one vCPU.")
     aws_lambda_function_name: str = _setting("", "Set by Lambda: by it one function's metrics are told from others'.")
     aws_region: str = _setting(
         "", "Region of the tables, set by Lambda; elsewhere AWS_DEFAULT_REGION or a profile will do too."
     )
     aws_endpoint_url: str = _setting("", "Another address for all of AWS's services: MiniStack's, in `make run`.")
+
+    @property
+    def has_many_callers(self) -> bool:
+        """Whether the process has several requests at once; on ordinary Lambda it has one, whose timeout ends both."""
+        return not self.aws_lambda_runtime_api or bool(self.aws_lambda_max_concurrency)
 
 
 def parse(environ: Mapping[str, str]) -> Settings:

@@ -3,8 +3,10 @@
 import logging
 import os
 import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
-from anyio import CapacityLimiter
+from anyio import to_thread
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
@@ -15,14 +17,17 @@ from handler.api.coding import Gzip
 from handler.api.cors import Cors
 from handler.api.frame import Frame, reply
 from handler.api.paths import Paths
+from handler.api.threads import Threads
 from handler.contract import errors
 from handler.service import Service
 
 log = logging.getLogger(__name__)
 
-# Requests read, and requests worked on, at once. Their threads are not those that look up keys, so that none waits for
-# another. Reports hold many buckets in memory while they are summed.
-_READERS, _WORKERS, _TELLERS = 8, 40, 4
+# Requests read at once. Their threads are neither those that look up keys nor those of what the engine has, so that
+# none waits for another. Reports hold many buckets in memory while they are summed.
+_READERS, _TELLERS = 8, 4
+
+_RECORD_S = 3.0  # for a record that neither DynamoDB nor the ledger queue takes: both end within them
 
 
 def create_app(service: Service | None = None, room: int | None = None) -> FastAPI:
@@ -37,10 +42,14 @@ def create_app(service: Service | None = None, room: int | None = None) -> FastA
         logs.configure(config)
         service = Service.open(config)
         threading.Thread(target=_load, args=(service,), name="load", daemon=True).start()
-    app = FastAPI(title="emblet", openapi_url=None, redirect_slashes=False)  # docs.py has pages of its own
+    app = FastAPI(
+        title="emblet", openapi_url=None, redirect_slashes=False, lifespan=_lifespan
+    )  # docs.py has pages of its own
     app.state.service, app.state.room = service, room
-    app.state.readers, app.state.workers = CapacityLimiter(_READERS), CapacityLimiter(_WORKERS)
-    app.state.tellers = CapacityLimiter(_TELLERS)
+    alone = bool(service.settings.aws_lambda_runtime_api)
+    app.state.readers = Threads(_READERS, alone=alone)
+    app.state.workers = Threads(service.settings.max_queue_requests, alone=alone)
+    app.state.tellers = Threads(_TELLERS, alone=alone)
     app.state.bodies = Bodies(service.settings)
     for resource in (embeddings, models, usage, docs, health):
         app.include_router(resource.router)
@@ -58,6 +67,13 @@ def create_app(service: Service | None = None, room: int | None = None) -> FastA
         app.state.metrics = metrics.Metrics()
         app.add_middleware(metrics.Metered, paths, app.state.metrics)
     return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """On a server: once it has drained, or DRAIN_SECONDS have passed, what was done is recorded before it ends."""
+    yield
+    await to_thread.run_sync(app.state.service.close, _RECORD_S)
 
 
 async def _framework_error(request: Request, error: Exception) -> Response:

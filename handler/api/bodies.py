@@ -24,6 +24,7 @@ class Bodies:
     def __init__(self, config: Settings) -> None:
         self._most, self._patience_s = config.max_body_bytes, config.max_queue_seconds
         self._free = max(config.max_bodies_bytes, config.max_body_bytes)  # the largest body finds room, if alone
+        self._counted = not config.aws_lambda_runtime_api  # there it is in memory with its event, before we hear of it
         self._line, self._freed = Lock(), Event()
 
     @asynccontextmanager
@@ -40,7 +41,7 @@ class Bodies:
                     body += chunk
                     if len(body) > self._most:
                         raise errors.BODY_TOO_LARGE.error(n=len(body), limit=self._most)
-                    if len(body) > _UNCOUNTED and not room:
+                    if len(body) > _UNCOUNTED and not room and self._counted:
                         await self._take(expected)
                         room = expected
             if room:  # of a body that did not tell its length, what it has not needed

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
-from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 from starlette.requests import ClientDisconnect
 
@@ -39,9 +38,9 @@ async def embeddings(request: Request) -> Response:
         door.clock.lap("read")
         accept = partial(_accept, service, raw, caller, door, partial(origin.work, request, came))
         # Two steps, on threads of their own: what the engine has no time for is refused however many wait for it.
-        accepted = await to_thread.run_sync(accept, limiter=state.readers)
+        accepted = await state.readers.run(accept)
         try:
-            answer = await to_thread.run_sync(service.answer, accepted, limiter=state.workers)
+            answer = await state.workers.run(partial(service.answer, accepted))
         finally:  # where no worker has come to it: a server that ends cancels what waits
             accepted.drop()
     request.state.tokens = answer.tokens

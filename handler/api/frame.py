@@ -1,6 +1,7 @@
 """What stands around every route: request id, headers, one log line, an envelope for whatever goes wrong, and the
 methods that no route has to know, HEAD and OPTIONS."""
 
+import asyncio
 import contextlib
 import logging
 import re
@@ -19,6 +20,7 @@ from handler.api.paths import Paths
 from handler.contract import errors
 from handler.contract.body import JSON
 from handler.contract.errors import ApiError
+from handler.service import RETRY_S
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +83,12 @@ class Frame:
             await reply(error)(scope, receive, framed)
         except ClientDisconnect:
             state["code"] = "client_disconnected"  # nobody is left to be answered
+        except asyncio.CancelledError:  # the server ends, and this request has had its time
+            if status:
+                raise
+            again = errors.try_again(errors.OVERLOADED, RETRY_S)
+            state["code"] = again.problem.code
+            await reply(again)(scope, receive, framed)
         except Exception as error:
             # Code alone: an exception's message may hold what a client sent.
             where = "".join(traceback.format_tb(error.__traceback__))

@@ -4,6 +4,7 @@ place is read as its path."""
 import re
 import sys
 import uuid
+from asyncio import TimerHandle, Transport
 from typing import Any
 from urllib.parse import unquote
 
@@ -17,15 +18,28 @@ from handler.contract.body import JSON
 
 _HALF_CLOSED_S = 10.0  # for the answer to a client that sends no more: many of them have gone altogether
 
+_HEAD_S = 30.0  # for a request's head: of a connection's first since it opened, of others since their first byte
+
 _URL = re.compile(rb"https?://([^/]+)(.*)", re.IGNORECASE | re.DOTALL)
 
 
 class Http11(H11Protocol):
-    """uvicorn's protocol, but for the answer to a head that h11 refuses, and for targets that are URLs."""
+    """uvicorn's protocol, but for the answer to a head that h11 refuses, for one that does not come, and for targets
+    that are URLs."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self.app = PathForm(self.app)
+        self._head: TimerHandle | None = None
+
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._head is not None:
+            self._head.cancel()
+        super().connection_lost(exc)
 
     def eof_received(self) -> bool:  # type: ignore[override]  # which asyncio takes as well as None
         """A client that sends no more may still wait for its answer (RFC 9112, 9.6); one that has hung up looks alike,
@@ -48,6 +62,17 @@ class Http11(H11Protocol):
             data = data.removeprefix(b"\r\n")
         if data:
             super().data_received(data)
+            self._expect_head()
+
+    def _expect_head(self) -> None:
+        """Close the connection if a head that is awaited does not come in time; between two, uvicorn's own limit of an
+        idle connection holds."""
+        awaited = self.conn.their_state is h11.IDLE and (self.cycle is None or bool(self.conn.trailing_data[0]))
+        if awaited and self._head is None:
+            self._head = self.loop.call_later(_HEAD_S, self.transport.close)
+        elif self._head is not None and not awaited:
+            self._head.cancel()
+            self._head = None
 
     def _should_upgrade(self) -> bool:
         """To no other protocol: an offer of one may be ignored (RFC 9110, 7.8), and needs no line in the log."""

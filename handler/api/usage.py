@@ -6,9 +6,9 @@ Their modules are loaded when they are asked for: no embedding needs them.
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
-from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 
 from handler.api import auth
@@ -56,7 +56,7 @@ async def _answer(request: Request, tell: Callable[["Books"], bytes]) -> Respons
 
     state = request.app.state
     books = Books(state.service.settings.rollups_table)
-    return Response(await to_thread.run_sync(tell, books, limiter=state.tellers), media_type=JSON)
+    return Response(await state.tellers.run(partial(tell, books)), media_type=JSON)
 
 
 def _query(request: Request) -> str:

@@ -11,12 +11,13 @@ _CGROUP, _OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def share(settings: Settings, cgroup: Path = _CGROUP, own: Path = _OWN) -> float:
-    """vCPUs, at most those the process may run on: Lambda's by its memory, else the quota of cgroup v2 or v1.
+    """vCPUs, at most those the process may run on: Lambda's by its memory, else the quota of cgroup v2 or v1, as on
+    Managed Instances, which are containers with a ratio of their own.
 
     `os.cpu_count()` tells what is visible, which on Lambda and in most containers is more than what may be used.
     """
     visible = float(len(os.sched_getaffinity(0)))
-    if settings.aws_lambda_function_memory_size:
+    if settings.aws_lambda_function_memory_size and not settings.aws_lambda_max_concurrency:
         return min(visible, settings.aws_lambda_function_memory_size / MB_PER_VCPU)
     return min([visible, *_quotas(cgroup, own)])
 

@@ -1,6 +1,7 @@
 """Token ids to vectors. No padding and no mask, and a vector never depends on its company."""
 
 import logging
+import math
 import threading
 import time
 from array import array
@@ -8,11 +9,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from handler.engine import cpu
+from handler.engine.calls import Matrix
 from handler.engine.layer import Layer
 from handler.engine.pace import Pace
 from handler.engine.session import Session, open_session
 from handler.engine.tokens import Tokens
-from handler.engine.turns import DeadlineError, Matrix, NonFiniteVectorError, Turns
+from handler.engine.turns import DeadlineError, NonFiniteVectorError, Turns
+from handler.engine.watch import watch
 from handler.settings import Settings
 
 __all__ = ["DeadlineError", "Engine", "Matrix", "NonFiniteVectorError"]
@@ -28,11 +31,19 @@ class Engine:
     """A loaded layer. Its methods may be called from many threads; texts take turns on all cores.
 
     `together`: how many tokens short texts may have that share a run, where the layer's vectors allow it; `at_once`:
-    how many runs there may be.
+    how many runs there may be; `most`: how many requests its queue takes.
     """
 
-    def __init__(self, tokens: Tokens, session: Session, dimensions: int, together: int = 0, at_once: int = 1) -> None:
-        self.tokens, self.dimensions, self.pace = tokens, dimensions, Pace(dimensions, together)
+    def __init__(
+        self,
+        tokens: Tokens,
+        session: Session,
+        dimensions: int,
+        together: int = 0,
+        at_once: int = 1,
+        most: float = math.inf,
+    ) -> None:
+        self.tokens, self.dimensions, self.pace = tokens, dimensions, Pace(dimensions, together, most=most)
         self._turns = Turns(session, dimensions, self.pace, together, at_once)
 
     @classmethod
@@ -51,7 +62,9 @@ class Engine:
         alone = layer.manifest.activation_scales == "dynamic"  # scales are by what is in a run
         dimensions = layer.manifest.dimensions
         cls(tokens, session, dimensions).encode(tokens.encode(["warm"]))  # the first run's pace is like no other
-        engine = cls(tokens, session, dimensions, 0 if alone else _TOGETHER, threads)
+        engine = cls(tokens, session, dimensions, 0 if alone else _TOGETHER, threads, settings.max_queue_requests)
+        if settings.max_run_seconds and settings.has_many_callers:
+            watch(engine._turns, settings.max_run_seconds)
         log.info(
             "loaded %s: tokenizer %.0f ms, session %.0f ms, first run %.0f ms, %d threads of %.2f vCPU",
             layer.manifest.id,
@@ -81,3 +94,7 @@ class Engine:
         except NonFiniteVectorError as error:
             raise NonFiniteVectorError(places.index(error.index)) from None
         return vectors if len(vectors) == len(places) else vectors[places]
+
+    def close(self) -> None:
+        """End all that is under way, and all to come, with DeadlineError: the process ends."""
+        self._turns.close()

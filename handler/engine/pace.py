@@ -1,5 +1,6 @@
 """How long work takes on this machine, by measurement: what lets a request be refused before it is begun."""
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -18,9 +19,15 @@ _OLD_S = 10.0  # after which an idle machine may have become faster than it was 
 class Pace:
     """The measured rate, and the work that has been taken and not yet done. Safe for many threads."""
 
-    def __init__(self, hidden: int, together: int = 0, clock: Callable[[], float] = time.monotonic) -> None:
-        """`together`: tokens that texts may have which share a run."""
-        self._company, self._together, self._clock = _ATTENTION * hidden, together, clock
+    def __init__(
+        self,
+        hidden: int,
+        together: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+        most: float = math.inf,
+    ) -> None:
+        """`together`: tokens that texts may have which share a run; `most`: requests that may be taken at once."""
+        self._company, self._together, self._clock, self._most = _ATTENTION * hidden, together, clock, most
         self._cost = self._seconds = self._last = 0.0
         self._taken: list[float] = []
         self._lock = threading.Lock()
@@ -55,13 +62,14 @@ class Pace:
             self._seconds = self._seconds * _MEMORY + seconds
 
     def take(self, cost: float, patience: float) -> float | None:
-        """Take work that may wait for so many seconds; how many it would have to wait where it is not taken.
+        """Take work that may wait for so many seconds; how many it would have to wait where it is not taken, because
+        they are more or because as many requests are taken as may be.
 
         Requests take turns, text by text: of a larger one, no more than its own size is done before a smaller one.
         """
         with self._lock:
             ahead = sum(min(cost, other) for other in self._taken) * self._seconds / self._cost if self._cost else 0.0
-            if ahead > patience:
+            if ahead > patience or len(self._taken) >= self._most:
                 return ahead
             self._taken.append(cost)
             return None

@@ -4,24 +4,28 @@ texts as fit.
 Every run may use all the session's threads: a lone one has them all, and of several each has its caller's and what the
 others leave. A call is served by its own thread and helpers, which run whatever is next, its own texts or not, until it
 has all its vectors. What arrives meanwhile joins the next run; nothing waits for company.
+
+Calls take turns, a text each, and one of which nothing is being run comes before those of which something is. So
+however large the others are, a call waits for one run to end, which is `together` tokens or one text, and then for a
+text of each call that has waited like it.
 """
 
+import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from itertools import chain
 
 import numpy as np
-import numpy.typing as npt
 
+from handler.engine.calls import Call, Matrix, Run
 from handler.engine.pace import Pace
 from handler.engine.session import RunOptions, Session, run_options
 
-Matrix = npt.NDArray[np.float32]
+log = logging.getLogger(__name__)
 
 _TOKENS = 2048  # of all runs at once, if there is more than one: a run of 8,192 needs most of a gigabyte
 
@@ -36,28 +40,7 @@ class NonFiniteVectorError(Exception):
 
 class DeadlineError(Exception):
     """The deadline came before all texts were encoded, and what was running has been stopped; or nobody waits for them
-    any more."""
-
-
-@dataclass(eq=False)
-class _Call:
-    """What a caller asked for; `waiting` are the texts that no run has taken, `open` those without a vector."""
-
-    texts: Sequence[Sequence[int]]
-    vectors: Matrix
-    deadline: float | None
-    gone: threading.Event | None
-    waiting: deque[int] = field(init=False)
-    open: int = field(init=False)
-    broken: int | None = None  # the text that has no finite vector
-    left: bool = False
-
-    def __post_init__(self) -> None:
-        self.waiting, self.open = deque(range(len(self.texts))), len(self.texts)
-
-    @property
-    def next(self) -> Sequence[int]:
-        return self.texts[self.waiting[0]]
+    any more; or the process ends."""
 
 
 class Turns:
@@ -68,104 +51,150 @@ class Turns:
         self.pace = pace
         self._session, self._dimensions = session, dimensions
         self._together, self._at_once = together, at_once
-        self._calls: deque[_Call] = deque()  # those with texts that wait, in the order of their turns
-        self._running: list[int] = []  # tokens of each run
+        self._calls: deque[Call] = deque()  # those with texts that wait, in the order of their turns
+        self._running: list[Run] = []
         self._last = 0.0  # when one ended
-        self._ended = threading.Condition()
+        self._lock = threading.Lock()
+        self._idle: list[tuple[Call, threading.Condition]] = []  # threads, each with the call that it serves
+        self._stops: set[RunOptions] = set()
+        self._closed = False
         self._helpers = ThreadPoolExecutor(max(1, at_once - 1), "run")
 
     def vectors(
         self, texts: Sequence[Sequence[int]], deadline: float | None, gone: threading.Event | None = None
     ) -> Matrix:
         """float32 [texts, dimensions] of token ids. Raises NonFiniteVectorError and DeadlineError."""
-        call = _Call(texts, np.empty((len(texts), self._dimensions), np.float32), deadline, gone)
+        call = Call(texts, np.empty((len(texts), self._dimensions), np.float32), deadline, gone)
         if not texts:
             return call.vectors
-        with self._ended:
-            self._calls.append(call)
-        with _stop(deadline) as stop:
+        with self._lock:
+            place = next((n for n, other in enumerate(self._calls) if other.running), len(self._calls))
+            self._calls.insert(place, call)
+        with self._stop(deadline) as stop:
             helpers = [self._helpers.submit(self._serve, call, stop) for _ in range(min(self._at_once, len(texts)) - 1)]
             try:
                 self._serve(call, stop)
             finally:
-                with self._ended:
+                with self._lock:
                     call.left = True
                     if call in self._calls:
                         self._calls.remove(call)
-                    self._ended.notify_all()
+                    self._tell()
                 for each in helpers:
                     each.cancel()
         return call.vectors
 
-    def _serve(self, call: _Call, stop: RunOptions | None) -> None:
-        while taken := self._next(call):
-            self._run(taken, stop)
+    @property
+    def longest(self) -> float:
+        """Seconds since the oldest of the runs that are under way began; 0 where there is none."""
+        with self._lock:
+            begun = [run.begun for run in self._running]
+        return time.perf_counter() - min(begun) if begun else 0.0
 
-    def _next(self, call: _Call) -> list[tuple[_Call, int]]:
-        """The texts of the next run, as soon as there is room for it; none where the call has all its vectors."""
-        with self._ended:
-            while True:
-                if call.broken is not None:
-                    raise NonFiniteVectorError(call.broken)
-                if call.gone is not None and call.gone.is_set():
-                    raise DeadlineError
-                if not call.open or call.left:
-                    return []
-                left = None if call.deadline is None else call.deadline - time.monotonic()
-                if left is not None and left <= 0:
-                    raise DeadlineError
-                if self._has_room:
-                    return self._take()
-                self._ended.wait(left)
+    def close(self) -> None:
+        """End every run and every call, those to come too, with DeadlineError."""
+        with self._lock:
+            self._closed = True
+            for stop in self._stops:
+                stop.terminate = True
+            for _, turn in self._idle:
+                turn.notify()
+
+    def _serve(self, call: Call, stop: RunOptions) -> None:
+        while run := self._next(call):
+            self._run(run, stop)
+
+    def _next(self, call: Call) -> Run | None:
+        """The next run, as soon as there is room for it; none where the call has all its vectors."""
+        with self._lock:
+            try:
+                while True:
+                    if call.broken is not None:
+                        raise NonFiniteVectorError(call.broken)
+                    if self._closed or (call.gone is not None and call.gone.is_set()):
+                        raise DeadlineError
+                    if not call.open or call.left:
+                        return None
+                    left = None if call.deadline is None else call.deadline - time.monotonic()
+                    if left is not None and left <= 0:
+                        raise DeadlineError
+                    if self._has_room:
+                        return self._take()
+                    self._wait(call, left)
+            finally:
+                self._tell_next()
+
+    def _wait(self, call: Call, seconds: float | None) -> None:
+        """Until the call is over, there is room for a run, or the time has come."""
+        waiter = (call, threading.Condition(self._lock))
+        self._idle.append(waiter)
+        waiter[1].wait(seconds)
+        self._idle.remove(waiter)
+
+    def _tell(self) -> None:
+        """Wake the threads whose calls are over, and one for the next run: all of them, at each run's end, would take
+        each other's time."""
+        for call, turn in self._idle:
+            if call.is_over:
+                turn.notify()
+        self._tell_next()
+
+    def _tell_next(self) -> None:
+        """Wake a thread, where there is room for a run: whichever, since each runs what is next. It tells another."""
+        if self._idle and self._has_room:
+            self._idle[0][1].notify()
 
     @property
     def _has_room(self) -> bool:
         """Whether something waits, and its run may begin beside the others: long texts need memory."""
         if not self._calls or len(self._running) >= self._at_once:
             return False
-        return not self._running or sum(self._running) + max(self._together, len(self._calls[0].next)) <= _TOKENS
+        if not self._running:
+            return True
+        return sum(run.tokens for run in self._running) + max(self._together, len(self._calls[0].next)) <= _TOKENS
 
-    def _run(self, taken: list[tuple[_Call, int]], stop: RunOptions | None) -> None:
-        texts = [call.texts[index] for call, index in taken]
+    def _run(self, run: Run, stop: RunOptions) -> None:
+        texts = [call.texts[index] for call, index in run.texts]
         feed = {
             "input_ids": np.array(list(chain.from_iterable(texts)), np.int64),
             "lengths": np.array(list(map(len, texts)), np.int64),
         }
-        vectors, start = None, time.perf_counter()
+        vectors, run.begun = None, time.perf_counter()
         try:
             vectors = self._session.run(["dense"], feed, stop)[0]
         except Exception:  # onnxruntime's own exceptions have no common base
-            if stop is not None and stop.terminate:
+            if stop.terminate:
                 raise DeadlineError from None
             raise
         finally:
-            self._give(taken, vectors, start)
+            self._give(run, vectors)
 
-    def _take(self) -> list[tuple[_Call, int]]:
+    def _take(self) -> Run:
         """One text of each call in turn, for as long as they fit."""
-        taken: list[tuple[_Call, int]] = []
-        tokens = 0
+        run = Run([], 0)
         while self._calls:
-            if taken and tokens + len(self._calls[0].next) > self._together:
+            if run.texts and run.tokens + len(self._calls[0].next) > self._together:
                 break
             call = self._calls.popleft()
-            tokens += len(call.next)
-            taken.append((call, call.waiting.popleft()))
+            run.tokens += len(call.next)
+            run.texts.append((call, call.waiting.popleft()))
+            call.running += 1
             if call.waiting:
                 self._calls.append(call)
-        self._running.append(tokens)
-        return taken
+        self._running.append(run)
+        return run
 
-    def _give(self, taken: list[tuple[_Call, int]], vectors: Matrix | None, start: float) -> None:
+    def _give(self, run: Run, vectors: Matrix | None) -> None:
         """Each its vector; where a run gave none, its texts wait again, for those who have not left."""
-        lengths = [len(call.texts[index]) for call, index in taken]
-        with self._ended:
+        lengths = [len(call.texts[index]) for call, index in run.texts]
+        with self._lock:
             # Of runs at the same time, no second counts twice. What was stopped would have taken longer: it counts as
             # what it took.
             now = time.perf_counter()
-            self.pace.measured(self.pace.cost(lengths), now - max(start, self._last))
+            self.pace.measured(self.pace.cost(lengths), now - max(run.begun, self._last))
             self._last = now
-            for place, (call, index) in reversed(list(enumerate(taken))):
+            for place, (call, index) in reversed(list(enumerate(run.texts))):
+                call.running -= 1
                 if vectors is not None:
                     call.vectors[index] = vectors[place]
                     call.open -= 1
@@ -175,21 +204,27 @@ class Turns:
                     if not call.waiting:
                         self._calls.appendleft(call)
                     call.waiting.appendleft(index)
-            self._running.remove(sum(lengths))
-            self._ended.notify_all()
+            self._running.remove(run)
+            self._tell()
+        if log.isEnabledFor(logging.DEBUG):
+            calls, took = len({call for call, _ in run.texts}), (now - run.begun) * 1e3
+            log.debug("a run of %d texts of %d calls, %d tokens, %.1f ms", len(lengths), calls, run.tokens, took)
 
-
-@contextmanager
-def _stop(deadline: float | None) -> Iterator[RunOptions | None]:
-    """Options for runs that end at the deadline; None for none."""
-    if deadline is None:
-        yield None
-        return
-    options = run_options()
-    timer = threading.Timer(max(0.0, deadline - time.monotonic()), setattr, (options, "terminate", True))
-    timer.daemon = True
-    timer.start()
-    try:
-        yield options
-    finally:
-        timer.cancel()
+    @contextmanager
+    def _stop(self, deadline: float | None) -> Iterator[RunOptions]:
+        """Options for runs that end at the deadline, or with the process."""
+        options = run_options()
+        timer = None
+        if deadline is not None:
+            timer = threading.Timer(max(0.0, deadline - time.monotonic()), setattr, (options, "terminate", True))
+            timer.daemon = True
+            timer.start()
+        with self._lock:
+            self._stops.add(options)
+        try:
+            yield options
+        finally:
+            with self._lock:
+                self._stops.discard(options)
+            if timer is not None:
+                timer.cancel()

@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,32 @@ def test_a_wait_that_leaves_no_time_for_the_work_is_503_too(http: TestClient, pa
     pace.measured(cost, 11)  # of the request's 20 seconds, and so does one before it
     pace.take(cost, 60)
     assert failure(http.post("/v1/embeddings", json=BODY)) == (503, "server_is_overloaded", None)
+
+
+def test_a_full_queue_refuses_at_once_with_a_short_pause(
+    service: Service, inference_key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = Service.open(replace(service.settings, max_queue_requests=1))
+    service.load()
+    encode, begun, free = Engine.encode, threading.Event(), threading.Event()
+
+    def held(self: Engine, *arguments: Any) -> Any:
+        begun.set()
+        free.wait(60)
+        return encode(self, *arguments)
+
+    monkeypatch.setattr(Engine, "encode", held)
+    headers = {"authorization": f"Bearer {inference_key}"}
+    with TestClient(create_app(service), headers=headers) as http, ThreadPoolExecutor(1) as other:
+        first = other.submit(http.post, "/v1/embeddings", json=BODY)
+        begun.wait(10)
+        answer = http.post("/v1/embeddings", json=BODY)
+        assert failure(answer) == (503, "server_is_overloaded", None)
+        assert answer.headers["retry-after"] == "1"
+        assert not first.done()
+        free.set()
+        assert first.result().status_code == 200
+        assert http.post("/v1/embeddings", json=BODY).status_code == 200
 
 
 def test_a_place_in_the_queue_is_given_back_whatever_becomes_of_the_request(

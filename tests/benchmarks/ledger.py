@@ -110,7 +110,7 @@ class Run:
 def measure(env: dict[str, str], tables: Tables, folder: Path, requests: int) -> Result:
     """`env`: of a service that serves MODEL and has these tables."""
     queue = Queue()
-    env = env | {"LEDGER_QUEUE": queue.url, "MAX_QUEUE_SECONDS": "600"}
+    env = env | {"LEDGER_QUEUE": queue.url, "MAX_QUEUE_SECONDS": "600", "MAX_QUEUE_REQUESTS": str(requests)}
     accounts = [f"acct_bench_{number}" for number in range(KEYS)]
     keys = {tables.create_key(account, "inference"): Tally(account) for account in accounts}
     with PlainServer(env, HOUSE, folder / "plain.log") as plain, FrontDoor(ENTRY, env, cwd=HOUSE, size=URLS) as urls:

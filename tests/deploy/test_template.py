@@ -104,6 +104,52 @@ def test_the_lint_sees_a_mistake_in_an_event_source(source: Template, mapping: T
     assert any(finding in each for each in findings) if finding else findings == []
 
 
+@pytest.fixture(scope="module")
+def managed(source: Template) -> dict[str, Any]:
+    """The stack's resources, with Managed Instances."""
+    network = {"ManagedSubnetIds": "subnet-0123456789abcdef0", "ManagedSecurityGroupIds": "sg-0123456789abcdef0"}
+    return settled(source, DeployManaged="true", **network)
+
+
+def test_managed_instances_are_an_addition_of_those_who_want_them(
+    resources: dict[str, Any], managed: dict[str, Any]
+) -> None:
+    added = managed.keys() - resources.keys()
+
+    assert resources.keys() < managed.keys()
+    assert added == {name for name in managed if "Managed" in name}
+    assert {"EmbedManaged", "EmbedManagedUrl", "EmbedManagedAliaslive", "ManagedCapacity"} < added
+    assert {managed[name]["Condition"] for name in added} == {"ManagedIsDeployed"}
+
+
+def test_on_managed_instances_the_services_own_refusal_comes_before_lambdas(managed: dict[str, Any]) -> None:
+    function = managed["EmbedManaged"]["Properties"]
+    provider = function["CapacityProviderConfig"]["LambdaManagedInstancesCapacityProviderConfig"]
+
+    assert provider["CapacityProviderArn"] == {"Fn::GetAtt": ["ManagedCapacity", "Arn"]}
+    assert (
+        int(function["Environment"]["Variables"]["MAX_QUEUE_REQUESTS"])
+        < (provider["PerExecutionEnvironmentMaxConcurrency"])
+    )
+    assert function["MemorySize"] % (1024 * provider["ExecutionEnvironmentMemoryGiBPerVCpu"]) == 0
+
+
+def test_on_managed_instances_the_function_is_the_same_within_a_cost_that_is_capped(managed: dict[str, Any]) -> None:
+    one, other = (managed[name]["Properties"] for name in ("Embed", "EmbedManaged"))
+    own = {"CapacityProviderConfig", "Environment", "FunctionScalingConfig", "MemorySize"}
+
+    assert other["Environment"]["Variables"] == one["Environment"]["Variables"] | {"MAX_QUEUE_REQUESTS": "64"}
+    assert {name: other[name] for name in other.keys() - own} == {name: one[name] for name in other.keys() - own}
+    assert managed["ManagedCapacity"]["Properties"]["CapacityProviderScalingConfig"]["MaxVCpuCount"] == 16
+    [version] = [each for name, each in managed.items() if name.startswith("EmbedManagedVersion")]
+    assert version["Properties"]["FunctionScalingConfig"] == {
+        "MinExecutionEnvironments": 1,
+        "MaxExecutionEnvironments": 3,
+    }
+    [dimension] = managed["ManagedLostRecords"]["Properties"]["Dimensions"]
+    assert dimension == {"Name": "FunctionName", "Value": {"Ref": "EmbedManaged"}}
+
+
 RIGHTS = {
     "Embed": {
         ("s3:PutObject", "${Results.Arn}/answers/*"),
@@ -246,7 +292,7 @@ def test_the_url_is_the_aliass_and_everyone_may_call_it(resources: dict[str, Any
 def test_the_alias_moves_with_a_new_image_and_with_a_changed_property(source: Template) -> None:
     def version(template: Template) -> str:
         versions = of_type(cloudformation.expand(template)["Resources"], "AWS::Lambda::Version")
-        [name] = [name for name in versions if name.startswith("Embed")]
+        [name] = [name for name in versions if name.startswith("EmbedVersion")]
         return name
 
     versions = {
@@ -462,7 +508,7 @@ def test_one_image_is_built_for_all_functions(source: Template) -> None:
     """`sam build` makes one of all that it is told the same of."""
     functions = [each for each in source["Resources"].values() if each["Type"] == "AWS::Serverless::Function"]
 
-    assert len(functions) == 2
+    assert len(functions) == 3
     assert all(each["Metadata"] == functions[0]["Metadata"] for each in functions)
 
 
@@ -520,6 +566,7 @@ def test_outputs_are_what_an_operator_needs_next(source: Template) -> None:
     outputs = {name: each["Value"] for name, each in cloudformation.expand(source)["Outputs"].items()}
 
     assert outputs == {
+        "ManagedUrl": {"Fn::GetAtt": ["EmbedManagedUrl", "FunctionUrl"]},
         "Url": {"Fn::GetAtt": ["EmbedUrl", "FunctionUrl"]},
         "FunctionName": {"Ref": "Embed"},
         "KeysTable": {"Ref": "Keys"},

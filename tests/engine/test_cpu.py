@@ -74,3 +74,8 @@ def test_a_real_quota_is_found(cpus: float) -> None:
             cgroup.join(folder, child.pid)
             found, _ = child.communicate("go\n")
     assert float(found) == cpus
+
+
+def test_on_managed_instances_memory_says_nothing_of_the_share(tmp_path: Path) -> None:
+    (tmp_path / "cpu.max").write_text("400000 100000\n")
+    assert cpu.share(Settings(aws_lambda_function_memory_size=4096, aws_lambda_max_concurrency=16), tmp_path) == 4.0

@@ -73,3 +73,12 @@ def test_what_is_old_is_doubtful_while_nothing_is_under_way() -> None:
     pace.give_back(10)
     pace.measured(1000, 1)
     assert not pace.is_doubtful
+
+
+def test_a_full_queue_takes_nothing_however_little_it_is() -> None:
+    pace = Pace(1024, most=2)
+    assert pace.take(1, 60) is None
+    assert pace.take(1, 60) is None
+    assert pace.take(1, 60) == 0, "nothing is measured yet, and a bound there is"
+    pace.give_back(1)
+    assert pace.take(1, 60) is None

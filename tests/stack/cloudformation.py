@@ -19,6 +19,9 @@ from samtranslator.yaml_helper import yaml_parse
 REGION = "us-east-1"
 Template = dict[str, Any]
 
+# A parameter that is needed where a condition holds, and empty elsewhere.
+_EMPTY_DEFAULT = ("W1030 '' does not match", "W1030 '' is not a ")
+
 _IMAGE_ONLY = ("PackageType", "ImageUri", "ImageConfig")
 # What stands for an image on MiniStack, which has no Docker to run one: each event goes to the emulator whose address
 # the file holds by then, one at a time: of a function's mappings, each comes when it has something. Its failures are
@@ -61,12 +64,13 @@ def expand(template: Template | Path, parameters: Mapping[str, str] | None = Non
 def lint(expanded: Template) -> list[str]:
     """cfn-lint's findings of every severity. Give it what `expand` made: of SAM's own types it checks little."""
     findings = cfnlint(json.dumps(expanded), config=ManualArgs(regions=[REGION], include_checks=["I"]))
-    return sorted(f"{each.rule.id} {each.message}" for each in findings)
+    found = sorted(f"{each.rule.id} {each.message}" for each in findings)
+    return [each for each in found if not each.startswith(_EMPTY_DEFAULT)]
 
 
 def settle(expanded: Template, parameters: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """The resources as CloudFormation would create them with these parameters: Ref to a parameter, Fn::If and
-    Fn::FindInMap evaluated, properties of no value left out. References between resources stay."""
+    """The resources as CloudFormation would create them with these parameters: those whose condition holds, Ref to a
+    parameter, Fn::If and Fn::FindInMap evaluated, properties of no value left out. References to resources stay."""
     values = {name: each.get("Default") for name, each in expanded.get("Parameters", {}).items()} | dict(
         parameters or {}
     )
@@ -100,7 +104,7 @@ def settle(expanded: Template, parameters: Mapping[str, str] | None = None) -> d
         return node
 
     settled: dict[str, Any] = value(expanded["Resources"])
-    return settled
+    return {name: each for name, each in settled.items() if "Condition" not in each or holds(each["Condition"])}
 
 
 @dataclass(frozen=True)

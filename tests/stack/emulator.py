@@ -15,6 +15,7 @@ import threading
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -83,7 +84,7 @@ class Emulator:
         }
         self._port = 0
         self._timed_out = False
-        self._calls = threading.Lock()
+        self._calls: AbstractContextManager[object] = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         # A file and not a pipe: a pipe that nobody reads stops the function when it is full.
         self._output = tempfile.TemporaryFile(mode="ab+")  # noqa: SIM115
@@ -95,7 +96,7 @@ class Emulator:
             addresses = ["--runtime-interface-emulator-address", f"127.0.0.1:{self._port}"]
             addresses += ["--runtime-api-address", f"127.0.0.1:{runtime_port}"]
             self._process = subprocess.Popen(
-                [_rie(), *addresses, *self.command],
+                self._line([_rie(), *addresses]),
                 cwd=self.cwd,
                 env=self.env,
                 stdin=subprocess.DEVNULL,
@@ -183,6 +184,10 @@ class Emulator:
         if failed:  # RIE answers 200 and without AWS's header X-Amz-Function-Error when the handler raises
             raise FunctionError(answer["errorType"], answer.get("errorMessage", ""))
         return answer
+
+    def _line(self, rie: list[str]) -> list[str]:
+        """What starts RIE, which starts the command."""
+        return [*rie, *self.command]
 
     def _post(self, payload: bytes, request_id: str) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=self.timeout_s + _PATIENCE_S)

@@ -1,0 +1,49 @@
+"""What callers have asked of the engine, and the runs that their texts share."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+Matrix = npt.NDArray[np.float32]
+
+
+@dataclass(eq=False)
+class Call:
+    """What a caller asked for; `waiting` are the texts that no run has taken, `open` those without a vector, `running`
+    those in a run."""
+
+    texts: Sequence[Sequence[int]]
+    vectors: Matrix
+    deadline: float | None
+    gone: threading.Event | None
+    waiting: deque[int] = field(init=False)
+    open: int = field(init=False)
+    running: int = 0
+    broken: int | None = None  # the text that has no finite vector
+    left: bool = False
+
+    def __post_init__(self) -> None:
+        self.waiting, self.open = deque(range(len(self.texts))), len(self.texts)
+
+    @property
+    def next(self) -> Sequence[int]:
+        return self.texts[self.waiting[0]]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no thread has to wait for it any longer."""
+        return not self.open or self.left or self.broken is not None or (self.gone is not None and self.gone.is_set())
+
+
+@dataclass(eq=False)
+class Run:
+    """The texts that share a run, by their calls and places in these."""
+
+    texts: list[tuple[Call, int]]
+    tokens: int
+    begun: float = field(default_factory=time.perf_counter)

@@ -1,0 +1,159 @@
+"""`make bench-concurrency`: many callers of one engine.
+
+A plain server, whose runs callers share, against the same server with one request in its engine at a time; and a
+Managed Instances environment of one process with a thread for each call (handler/runtime.py) against one of as many
+processes (awslambdaric). Each request is one text of 5 to 60 words. What is compared takes turns; medians are told.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from tests.benchmarks import machine
+from tests.benchmarks.callers import Load, load, memory_mib, text
+from tests.benchmarks.ledger import stack
+from tests.conftest import ENTRY, HOUSE, serving
+from tests.stack import managed
+from tests.stack.emulator import session
+from tests.stack.managed import ManagedInstance
+from tests.stack.payload import to_event
+from tests.stack.process import Process, free_port
+
+ONE_BY_ONE = "tests.benchmarks.onebyone:create_app"
+RIC = ["/bin/sh", "-c", "AWS_EXECUTION_ENV=AWS_Lambda_python3.13 exec python -m awslambdaric handler.entry.handler"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """Something that answers POSTs to `url`; `pids` are its processes, but for an emulator's own."""
+
+    name: str
+    url: str
+    pids: Sequence[int]
+
+
+Results = dict[tuple[int, str], list[Load]]
+
+
+def rounds(
+    targets: Sequence[Target],
+    head: dict[str, str],
+    bodies: "Bodies",
+    callers: Sequence[int],
+    passes: int,
+    seconds: float,
+) -> Results:
+    found: Results = {}
+    for target in targets:  # a warm-up
+        load(target.url, head, bodies, max(callers), min(1.0, seconds), target.pids)
+    for turn in range(passes):
+        for number in callers:
+            for target in targets if turn % 2 else reversed(targets):
+                print(f"pass {turn + 1} of {passes}: {target.name}, {number} callers", file=sys.stderr)
+                got = load(target.url, head, bodies, number, seconds, target.pids)
+                found.setdefault((number, target.name), []).append(got)
+    return found
+
+
+class Bodies:
+    """Requests' bodies by number; for the emulator within events."""
+
+    def __init__(self, model: str, key: str, *, events: bool) -> None:
+        self._model, self._key, self._events = model, key, events
+
+    def __call__(self, number: int) -> bytes:
+        body = json.dumps({"model": self._model, "input": text(number)}).encode()
+        if not self._events:
+            return body
+        headers = [("authorization", f"Bearer {self._key}")]
+        return json.dumps(to_event("POST", "/v1/embeddings", headers, body, "127.0.0.1")).encode()
+
+
+def plain(
+    env: Mapping[str, str], model: str, key: str, folder: Path, callers: Sequence[int], passes: int, seconds: float
+) -> Results:
+    """Both servers side by side: one of them has nothing to do while the other is asked."""
+    with ExitStack() as running:
+        targets = []
+        for name, application in (("one at a time", ONE_BY_ONE), ("shared runs", "handler.api.app:create_app")):
+            port = free_port()
+            script = (HOUSE / "handler/entry.sh").read_text().replace("handler.api.app:create_app", application)
+            url = f"http://127.0.0.1:{port}"
+            server = Process(["sh", "-c", script], {**env, "PORT": str(port)}, HOUSE, folder / name, f"{url}/ready")
+            running.callback(server.stop)
+            targets.append(Target(name, f"{url}/v1/embeddings", [server.pid]))
+        head = {"authorization": f"Bearer {key}", "content-type": "application/json"}
+        return rounds(targets, head, Bodies(model, key, events=False), callers, passes, seconds)
+
+
+def instances(
+    env: Mapping[str, str], model: str, key: str, at_once: int, passes: int, seconds: float
+) -> tuple[Results, dict[str, float]]:
+    """What they answer, and their memory in MiB."""
+    with ExitStack() as running:
+        targets = []
+        for name, command in (("a process for each call", RIC), ("one process", ENTRY)):
+            instance = ManagedInstance(command, env, cwd=HOUSE, concurrency=at_once, memory_mb=4096)
+            running.enter_context(instance)
+            instance.warm(to_event("GET", "/health", [], b"", "127.0.0.1"))
+            pids = [pid for pid in session(instance.pid) if pid != instance.pid]
+            targets.append(Target(name, instance.endpoint, pids))
+        head = {"content-type": "application/json"}
+        found = rounds(targets, head, Bodies(model, key, events=True), [at_once], passes, seconds)
+        return found, {target.name: memory_mib(target.pids) for target in targets}
+
+
+def table(results: Results, memory: Mapping[str, float]) -> Iterator[str]:
+    names = list(dict.fromkeys(name for _, name in results))
+    yield "| callers | | answers/s | p50 | p99 | processor time of an answer |" + (" memory |" if memory else "")
+    yield "|---" * (7 if memory else 6) + "|"
+    for (callers, name), loads in results.items():
+        rate, median, late, spent = (
+            statistics.median(getattr(each, what) for each in loads)
+            for what in ("rate", "median", "late", "processor_ms")
+        )
+        share = ""
+        if name != names[0]:
+            ratios = (mine.rate / other.rate for mine, other in zip(loads, results[callers, names[0]], strict=True))
+            share = f" ({statistics.median(ratios):.2f}×)"
+        held = f" {memory[name]:,.0f} MiB |" if memory else ""
+        yield f"| {callers} | {name} | {rate:,.0f}{share} | {median:.1f} ms | {late:.1f} ms | {spent:.1f} ms |{held}"
+
+
+def ordered(results: Results) -> Results:
+    return dict(sorted(results.items(), key=lambda each: (each[0][0], each[0][1] in ("shared runs", "one process"))))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make bench-concurrency ARGS=...", description=__doc__.splitlines()[0])
+    parser.add_argument("--layer", default="all-minilm-l6-v2", help="folder in model_layer/out")
+    parser.add_argument("--model", help="its model's name, where that is another")
+    parser.add_argument("--callers", type=int, nargs="+", default=[1, 4, 16, 64], help="of a plain server")
+    parser.add_argument("--at-once", type=int, default=16, help="calls of an environment; default 16")
+    parser.add_argument("--passes", type=int, default=5, help="of each; default 5")
+    parser.add_argument("--seconds", type=float, default=5, help="of a pass; default 5")
+    asked = parser.parse_args()
+    model = asked.model or asked.layer
+    with tempfile.TemporaryDirectory() as name, stack(Path(name)) as (aws, tables):
+        env = serving(aws, tables, HOUSE / "model_layer/out" / asked.layer)
+        key = tables.create_key("acct_callers", "inference")
+        print(f"{model} on {machine.processor()}\n")
+        measure = partial(plain, env, model, key, Path(name), asked.callers, asked.passes, asked.seconds)
+        print("\n".join(table(ordered(measure()), {})), f"\n{machine.busy()}\n")
+        if not managed.possible():
+            print("Managed Instances: only root makes the namespace that the emulator's mode needs")
+            return 0
+        results, memory = instances(env, model, key, asked.at_once, asked.passes, asked.seconds)
+        print("\n".join(table(ordered(results), memory)), f"\n{machine.busy()}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,157 @@
+"""Whose texts run next. Turns are counted, and no second is: runs end when the test lets them."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from handler.engine.engine import DeadlineError
+from handler.engine.pace import Pace
+from handler.engine.turns import Turns
+
+TOGETHER = 256
+Wait = Callable[[int], None]
+
+
+class Held:
+    """A session whose runs end when they are let go; `runs` are the first tokens of each run's texts, as they begin."""
+
+    def __init__(self) -> None:
+        self.runs: list[list[int]] = []
+        self._begun, self._go = threading.Condition(), threading.Semaphore(0)
+
+    def run(self, _outputs: list[str], feed: Any, _options: Any = None, /) -> list[npt.NDArray[np.float32]]:
+        starts = feed["lengths"].cumsum() - feed["lengths"]
+        with self._begun:
+            self.runs.append(feed["input_ids"][starts].tolist())
+            self._begun.notify_all()
+        self._go.acquire()
+        return [np.ones((len(starts), 1), np.float32)]
+
+    def wait_for(self, runs: int) -> None:
+        """Until so many have begun."""
+        with self._begun:
+            assert self._begun.wait_for(lambda: len(self.runs) >= runs, 10), self.runs
+
+    def end_one(self) -> None:
+        self._go.release()
+
+    def end_all(self) -> None:
+        self._go.release(100_000)
+
+
+@pytest.fixture
+def session() -> Held:
+    return Held()
+
+
+def turns(session: Held, at_once: int = 1) -> Turns:
+    return Turns(session, 1, Pace(1, TOGETHER), TOGETHER, at_once)
+
+
+LARGE, SMALL = 7, 5
+
+
+def ask(pool: ThreadPoolExecutor, shared: Turns, token: int, texts: int, length: int, **more: Any) -> Future[Any]:
+    return pool.submit(shared.vectors, [[token] * length] * texts, None, **more)
+
+
+def queued(shared: Turns, calls: int) -> None:
+    """Until so many calls have texts that wait."""
+    for _ in range(1000):
+        if len(shared._calls) == calls:
+            return
+        threading.Event().wait(0.005)
+    raise AssertionError(shared._calls)
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+@pytest.mark.parametrize("length", [8, 250, 8192])
+def test_beside_2048_inputs_a_single_one_is_in_the_next_run(session: Held, length: int, at_once: int) -> None:
+    shared = turns(session, at_once)
+    with ThreadPoolExecutor(2) as pool:
+        large = ask(pool, shared, LARGE, 2048, length)
+        begun = 1 if length > 2048 else at_once  # texts that need most of the memory run one at a time
+        for number in range(6):
+            session.wait_for(begun + number)
+            session.end_one()
+        session.wait_for(begun + 6)
+        before = len(session.runs)
+        small = ask(pool, shared, SMALL, 1, 8)
+        queued(shared, 2)
+        session.end_one()
+        session.wait_for(before + 1)
+        assert SMALL in session.runs[before]
+        session.end_all()
+        small.result(10)
+        large.result(10)
+
+
+def test_however_many_single_ones_come_a_large_call_has_its_turn(session: Held) -> None:
+    shared = turns(session)
+    with ThreadPoolExecutor(4) as pool:
+        calls = [ask(pool, shared, LARGE, 3, 250)]
+        session.wait_for(1)
+        calls.append(ask(pool, shared, 1, 1, 250))
+        queued(shared, 2)
+        session.end_one()
+        session.wait_for(2)
+        calls.append(ask(pool, shared, 2, 1, 250))
+        queued(shared, 2)
+        session.end_one()
+        session.wait_for(3)
+        session.end_all()
+        for each in calls:
+            each.result(10)
+    assert session.runs == [[LARGE], [1], [LARGE], [2], [LARGE]]
+
+
+def test_many_callers_share_the_run_that_begins_when_one_ends(session: Held) -> None:
+    shared = turns(session)
+    with ThreadPoolExecutor(33) as pool:
+        calls = [ask(pool, shared, 0, 1, 8)]
+        session.wait_for(1)
+        calls += [ask(pool, shared, number, 1, 8) for number in range(1, 33)]
+        queued(shared, 32)
+        session.end_all()
+        for each in calls:
+            each.result(10)
+    assert [sorted(run) for run in session.runs] == [[0], list(range(1, 33))]
+
+
+def test_who_has_gone_while_waiting_for_a_turn_leaves_when_a_run_ends(session: Held) -> None:
+    shared, gone = turns(session), threading.Event()
+    with ThreadPoolExecutor(2) as pool:
+        large = ask(pool, shared, LARGE, 100, 250)
+        session.wait_for(1)
+        left = ask(pool, shared, SMALL, 50, 250, gone=gone)
+        queued(shared, 2)
+        gone.set()
+        session.end_one()
+        with pytest.raises(DeadlineError):
+            left.result(10)
+        session.end_all()
+        large.result(10)
+    assert sum(run.count(SMALL) for run in session.runs) <= 1
+
+
+def test_when_the_process_ends_who_waits_is_told_and_nothing_more_is_run(session: Held) -> None:
+    shared = turns(session)
+    with ThreadPoolExecutor(2) as pool:
+        running = ask(pool, shared, LARGE, 2, 250)
+        session.wait_for(1)
+        waiting = ask(pool, shared, SMALL, 1, 250)
+        queued(shared, 2)
+        shared.close()
+        with pytest.raises(DeadlineError):
+            waiting.result(10)
+        session.end_all()
+        with pytest.raises(DeadlineError):
+            running.result(10)
+        with pytest.raises(DeadlineError):
+            shared.vectors([[1]], None)
+    assert len(session.runs) == 1
