@@ -44,6 +44,10 @@ def create_app(service: Service | None = None, room: int | None = None) -> FastA
     app.state.bodies = Bodies(service.settings)
     for resource in (embeddings, models, usage, docs, health):
         app.include_router(resource.router)
+    if service.settings.jobs_table:
+        from handler.api import files
+
+        app.include_router(files.router)
     app.state.metrics = None
     metered = service.settings.metrics == "on" and not service.settings.aws_lambda_runtime_api
     if metered:

@@ -103,6 +103,18 @@ class Keys:
             self._seen[hashed] = now, found, until
         return found
 
+    def behind(self, hashed: str) -> Caller | None:
+        """The caller of a key by its SHA-256, whether it has ended or not. Raises StoreUnavailableError."""
+        seen, caller, _ = self._seen.get(hashed, _NEVER)
+        if caller is None or self._clock() - seen >= FOUND_S:
+            caller, _ = self._read(hashed)
+        return caller
+
+    def of_account(self, account: str) -> Caller:
+        """All of an account, without a key. Raises StoreUnavailableError."""
+        with store.answering(self._table):
+            return Caller(account, "none", "inference", NO_LIMITS, self.accounts.limits(account))
+
     def warm(self) -> None:
         """Make the client and its connection before the first request has to; a table out of reach is only logged."""
         try:

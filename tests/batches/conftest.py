@@ -1,0 +1,68 @@
+"""A deployment that has files and batches, at both doors."""
+
+import uuid
+from collections.abc import Callable, Iterator
+
+import boto3
+import openai
+import pytest
+
+from tests.conftest import ENTRY, HOUSE
+from tests.doors.conftest import Server
+from tests.stack.frontdoor import FrontDoor
+from tests.stack.ministack import MiniStack, Tables
+from tests.stack.server import PlainServer
+
+
+@pytest.fixture(scope="session")
+def bucket(ministack: MiniStack) -> str:
+    boto3.client("s3").create_bucket(Bucket="batches-of-tests")
+    return "batches-of-tests"
+
+
+@pytest.fixture(scope="session")
+def jobs_env(service_env: dict[str, str], tables: Tables, bucket: str) -> dict[str, str]:
+    """With credentials that end, as a function's role has them: an address carries their token."""
+    role = boto3.client("sts").get_session_token()["Credentials"]
+    return service_env | {
+        "JOBS_TABLE": tables.jobs,
+        "RESULTS_BUCKET": bucket,
+        "AWS_ACCESS_KEY_ID": role["AccessKeyId"],
+        "AWS_SECRET_ACCESS_KEY": role["SecretAccessKey"],
+        "AWS_SESSION_TOKEN": role["SessionToken"],
+    }
+
+
+@pytest.fixture(scope="session")
+def jobs_plain(jobs_env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlainServer]:
+    with PlainServer(jobs_env, HOUSE, tmp_path_factory.mktemp("batches") / "log") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def jobs_function(jobs_env: dict[str, str]) -> Iterator[FrontDoor]:
+    with FrontDoor(ENTRY, jobs_env, cwd=HOUSE, size=1) as door:
+        yield door
+
+
+@pytest.fixture(params=["function", "plain"])
+def server(request: pytest.FixtureRequest) -> Server:
+    """Both doors, one after the other."""
+    door: Server = request.getfixturevalue(f"jobs_{request.param}")
+    return door
+
+
+@pytest.fixture
+def account() -> str:
+    """One that no other test has."""
+    return f"acct_{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def client(server: Server, account: str, tables: Tables) -> openai.OpenAI:
+    """The SDK of a new account."""
+    return sdk(server)(tables.create_key(account, "inference"))
+
+
+def sdk(server: Server) -> Callable[[str], openai.OpenAI]:
+    return lambda key: openai.OpenAI(base_url=f"{server.url}/v1", api_key=key, max_retries=0)
