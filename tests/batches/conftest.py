@@ -2,15 +2,21 @@
 
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import boto3
 import openai
 import pytest
 
+from handler.billing.keytext import digest
+from handler.service import Service
+from handler.settings import Settings
+from tests.batches.works import Works
 from tests.conftest import ENTRY, HOUSE
 from tests.doors.conftest import Server
 from tests.stack.frontdoor import FrontDoor
 from tests.stack.ministack import MiniStack, Tables
+from tests.stack.queues import Queue
 from tests.stack.server import PlainServer
 
 
@@ -21,12 +27,19 @@ def bucket(ministack: MiniStack) -> str:
 
 
 @pytest.fixture(scope="session")
-def jobs_env(service_env: dict[str, str], tables: Tables, bucket: str) -> dict[str, str]:
+def plans(ministack: MiniStack) -> Queue:
+    """The queue that both doors send plans to."""
+    return Queue()
+
+
+@pytest.fixture(scope="session")
+def jobs_env(service_env: dict[str, str], tables: Tables, bucket: str, plans: Queue) -> dict[str, str]:
     """With credentials that end, as a function's role has them: an address carries their token."""
     role = boto3.client("sts").get_session_token()["Credentials"]
     return service_env | {
         "JOBS_TABLE": tables.jobs,
         "RESULTS_BUCKET": bucket,
+        "PLANS_QUEUE": plans.url,
         "AWS_ACCESS_KEY_ID": role["AccessKeyId"],
         "AWS_SECRET_ACCESS_KEY": role["SecretAccessKey"],
         "AWS_SESSION_TOKEN": role["SessionToken"],
@@ -66,3 +79,43 @@ def client(server: Server, account: str, tables: Tables) -> openai.OpenAI:
 
 def sdk(server: Server) -> Callable[[str], openai.OpenAI]:
     return lambda key: openai.OpenAI(base_url=f"{server.url}/v1", api_key=key, max_retries=0)
+
+
+@pytest.fixture(scope="session")
+def config(minilm: Path, tables: Tables, bucket: str) -> Settings:
+    return Settings(
+        model_dir=str(minilm),
+        keys_table=tables.keys,
+        usage_table=tables.usage,
+        limits_table=tables.limits,
+        prices_table=tables.prices,
+        entries_table=tables.entries,
+        jobs_table=tables.jobs,
+        results_bucket=bucket,
+        batch_shard_bytes=1500,
+        batch_shards_at_once=3,
+    )
+
+
+@pytest.fixture(scope="session")
+def service(config: Settings) -> Service:
+    made = Service.open(config)
+    made.load()
+    return made
+
+
+@pytest.fixture
+def key(account: str, tables: Tables) -> str:
+    return tables.create_key(account, "inference")
+
+
+@pytest.fixture
+def works(config: Settings, service: Service, account: str, key: str) -> Works:
+    """The passes of batches, for a new account."""
+    return Works(config, service, account, digest(key))
+
+
+@pytest.fixture
+def server_works(config: Settings, service: Service, account: str, key: str, plans: Queue) -> Works:
+    """The same behind both doors."""
+    return Works(config, service, account, digest(key), plans)
