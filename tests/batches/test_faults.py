@@ -152,11 +152,12 @@ def test_a_store_that_is_away_for_a_while_costs_time_alone(works: Works, store: 
         return call
 
     with pytest.MonkeyPatch.context() as patch:
-        for kind, name in {
+        faulty: dict[str, list[tuple[type, str]]] = {
             "S3": [(Results, "told"), (Results, "put")],
             "DynamoDB": [(Jobs, "find"), (Jobs, "count"), (Jobs, "is_done")],
             "SQS": [(Shards, "send"), (Steps, "send")],
-        }[store]:
+        }
+        for kind, name in faulty[store]:
             patch.setattr(kind, name, flaky(getattr(kind, name)))
         survive(works)
     check(works, batch)

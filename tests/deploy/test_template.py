@@ -333,7 +333,7 @@ def test_entries_and_jobs_alone_are_forgotten(resources: dict[str, Any]) -> None
         if "TimeToLiveSpecification" in table["Properties"]
     }
 
-    assert forgetting == dict.fromkeys(("Entries", "Jobs"), {"AttributeName": "ttl", "Enabled": True})
+    assert forgetting == {name: {"AttributeName": "ttl", "Enabled": True} for name in ("Entries", "Jobs")}
 
 
 def test_a_record_that_waits_is_kept_as_long_as_a_queue_can_and_outlives_the_stack(resources: dict[str, Any]) -> None:
