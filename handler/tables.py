@@ -1,4 +1,5 @@
-"""The tables of template.yaml, made in a stand-in for DynamoDB: on one machine, for `make run`."""
+"""The tables of template.yaml, and what batches need beside them, made in a stand-in for AWS: on one machine, for
+`make run`."""
 
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,16 @@ def make() -> None:
             if "StreamSpecification" in properties:
                 shape["StreamSpecification"] = properties["StreamSpecification"] | {"StreamEnabled": True}
             client.create_table(TableName=name, **shape)
+
+
+def make_jobs() -> dict[str, str]:
+    """A bucket and queues for files and batches; the settings that name them."""
+    import boto3
+
+    boto3.client("s3").create_bucket(Bucket="results")
+    queues: Any = boto3.client("sqs")
+    urls = {f"{name.upper()}_QUEUE": queues.create_queue(QueueName=name)["QueueUrl"] for name in ("Plans", "Shards")}
+    return {"RESULTS_BUCKET": "results", **urls}
 
 
 def _template() -> dict[str, Any]:
