@@ -116,7 +116,11 @@ def _ledger(config: Settings) -> Mapping[str, Door]:
         from handler.events.shards import Pointers
 
         jobs.append(passes.overdue(config))
-        drain = _by_queue({config.plans_queue: Pointers(passes.plans(config, ledger))}, drain)
+        queues = {
+            config.plans_queue: Pointers(passes.plans(config, ledger)),
+            config.objects_queue: Pointers(passes.objects(config)),
+        }
+        drain = _by_queue(queues, drain)
     return {"DynamoDB stream": stream, "SQS": drain, "schedule": Schedule(Renewal(recount), jobs)}
 
 

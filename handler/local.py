@@ -129,8 +129,12 @@ def _begin_batches(service: "Service") -> None:
     from handler.events.shards import Pointers
 
     config = settings.read()
-    plans, shards = passes.plans(config, service.ledger), passes.shards(config, service)
-    for url, take in ((config.plans_queue, plans), (config.shards_queue, shards)):
+    takes = {
+        config.plans_queue: passes.plans(config, service.ledger),
+        config.shards_queue: passes.shards(config, service),
+        config.objects_queue: passes.objects(config),
+    }
+    for url, take in takes.items():
         threading.Thread(target=Poller(url, Pointers(take)).run, name="batches", daemon=True).start()
 
 

@@ -105,6 +105,7 @@ class Settings:
         "what is in them.",
     )
     plans_queue: str = _setting("", "URL of the SQS queue of batches to be planned, closed and finished.")
+    objects_queue: str = _setting("", "URL of the SQS queue that S3 tells of objects in `in/` of RESULTS_BUCKET.")
     shards_queue: str = _setting("", "URL of the SQS queue of the shards of batches.")
     batch_max_requests: int = _setting(0, "Lines that a batch may have; 0 for any number. OpenAI: 50,000.")
     batch_max_inputs: int = _setting(0, "Inputs that all its lines may have; 0 for any number. OpenAI: 50,000.")

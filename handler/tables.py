@@ -4,6 +4,7 @@
 from pathlib import Path
 from typing import Any
 
+_BATCHES = [{"Name": "prefix", "Value": "in/"}, {"Name": "suffix", "Value": ".jsonl"}]
 _TEMPLATE = Path(__file__).resolve().parent.parent / "template.yaml"
 
 
@@ -27,7 +28,15 @@ def make_jobs() -> dict[str, str]:
 
     boto3.client("s3").create_bucket(Bucket="results")
     queues: Any = boto3.client("sqs")
-    urls = {f"{name.upper()}_QUEUE": queues.create_queue(QueueName=name)["QueueUrl"] for name in ("Plans", "Shards")}
+    names = ("Plans", "Shards", "Objects")
+    urls = {f"{name.upper()}_QUEUE": queues.create_queue(QueueName=name)["QueueUrl"] for name in names}
+    arn = queues.get_queue_attributes(QueueUrl=urls["OBJECTS_QUEUE"], AttributeNames=["QueueArn"])["Attributes"][
+        "QueueArn"
+    ]
+    told: Any = {"QueueArn": arn, "Events": ["s3:ObjectCreated:*"], "Filter": {"Key": {"FilterRules": _BATCHES}}}
+    boto3.client("s3").put_bucket_notification_configuration(
+        Bucket="results", NotificationConfiguration={"QueueConfigurations": [told]}
+    )
     return {"RESULTS_BUCKET": "results", **urls}
 
 

@@ -10,6 +10,7 @@ from handler.batches import queue
 from handler.batches.bucket import Bucket
 from handler.batches.finish import Finisher, Overdue
 from handler.batches.jobs import Jobs
+from handler.batches.objects import Objects
 from handler.batches.plan import Bounds, Planner
 from handler.batches.queue import Shards, Steps
 from handler.batches.results import Results
@@ -32,6 +33,12 @@ _NEEDED = ("jobs_table", "results_bucket", "plans_queue", "shards_queue")
 def overdue(config: Settings) -> Overdue:
     """The hourly job."""
     return Overdue(_jobs(config), _steps(config))
+
+
+def objects(config: Settings) -> Take:
+    """What makes batches of objects."""
+    found = Objects(_jobs(config), _steps(config), config.results_bucket)
+    return lambda text, _received, _deadline: found.take(text)
 
 
 def plans(config: Settings, ledger: Ledger, jobs: Jobs | None = None) -> Take:

@@ -158,6 +158,7 @@ RIGHTS = {
             for action in ("GetItem", "Query", "PutItem", "UpdateItem", "DeleteItem")
         ),
         *((f"sqs:{action}", "Plans", "Arn") for action in TAKES),
+        *((f"sqs:{action}", "Objects", "Arn") for action in TAKES),
         ("sqs:SendMessage", "Plans", "Arn"),
         ("sqs:SendMessage", "Shards", "Arn"),
         ("s3:GetObject", "${Results.Arn}/files/*"),
@@ -203,7 +204,7 @@ def test_every_function_has_a_role_of_its_own(resources: dict[str, Any]) -> None
 
     assert set(of_type(resources, "AWS::IAM::Role")) == roles | {"AdminRole"}
     assert roles == {f"{name}Role" for name in RIGHTS}
-    assert [name for name, each in resources.items() if "Policy" in each["Type"]] == ["ResultsPolicy"]
+    assert {name for name, each in resources.items() if "Policy" in each["Type"]} == {"ResultsPolicy", "ObjectsPolicy"}
 
 
 @pytest.mark.parametrize("function", RIGHTS)
@@ -379,6 +380,22 @@ def test_a_queue_of_batches_is_taken_message_by_message_and_gives_up_with_an_ala
     assert alarm["Dimensions"] == [{"Name": "QueueName", "Value": {"Fn::GetAtt": ["BatchDeadLetters", "QueueName"]}}]
     variables = resources[function]["Properties"]["Environment"]["Variables"]
     assert variables[f"{queue.upper()}_QUEUE"] == {"Ref": queue}
+
+
+def test_the_bucket_tells_of_what_is_put_where_batches_come_from_and_nowhere_else(resources: dict[str, Any]) -> None:
+    bucket, policy = resources["Results"], resources["ObjectsPolicy"]["Properties"]
+    [notification] = bucket["Properties"]["NotificationConfiguration"]["QueueConfigurations"]
+    rules = {rule["Name"]: rule["Value"] for rule in notification["Filter"]["S3Key"]["Rules"]}
+    assert rules == {"prefix": "in/", "suffix": ".jsonl"}
+    assert notification["Queue"] == {"Fn::GetAtt": ["Objects", "Arn"]}
+    assert bucket["DependsOn"] == "ObjectsPolicy", "S3 asks the queue whether it may, when it is told to"
+    [statement] = policy["PolicyDocument"]["Statement"]
+    assert statement["Principal"] == {"Service": "s3.amazonaws.com"}
+    assert statement["Condition"] == {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}
+    [mapping] = mappings(resources, "Objects")
+    assert mapping["FunctionName"] == {"Ref": "LedgerAliaslive"}
+    assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+    assert resources["Objects"]["Properties"]["VisibilityTimeout"] >= resources["Ledger"]["Properties"]["Timeout"]
 
 
 def test_the_function_that_executes_batches_is_capped(source: Template) -> None:
