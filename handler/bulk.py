@@ -1,10 +1,12 @@
 """Many requests encoded together: each is limited and answered as if it were alone, and the engine gets all of them at
 once."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
+from math import inf
 from typing import Any
 
 from handler import render
@@ -33,11 +35,13 @@ class Payer:
 
 @dataclass(frozen=True)
 class Answered:
-    """What became of a request: the response's status and body, and the tokens that are billed for it."""
+    """What became of a request: the response's status and body, and the tokens that are billed for it; `again`: whether
+    it would get another answer later."""
 
     status: int
     body: bytes
     tokens: int
+    again: bool = False
 
 
 @dataclass
@@ -46,13 +50,14 @@ class _Work:
 
     request: EmbeddingRequest
     prompts: Prompts
+    cost: float
 
 
 _Found = _Work | ApiError
 
 
 class Bulk:
-    """Answers requests of one payer by the group. What is counted is the month's: no minute limits a batch."""
+    """Answers requests by the group."""
 
     def __init__(self, models: Models, intake: Intake, counters: Counters, engine: Engine) -> None:
         self._models, self._intake, self._counters, self._engine = models, intake, counters, engine
@@ -60,7 +65,8 @@ class Bulk:
     def answer(
         self, bodies: Sequence[Mapping[str, Any]], payer: Payer, deadline: float | None = None
     ) -> list[Answered]:
-        """What each body gets, in order: 200, or the error that it alone is to blame for.
+        """What each body of one payer gets, in order: 200, or the error that it alone is to blame for. What is counted
+        is the month's: no minute limits a batch.
 
         Raises DeadlineError once the `deadline` of time.monotonic() has come, and StoreUnavailableError: then none is
         answered.
@@ -69,11 +75,33 @@ class Bulk:
         self._limit(found, payer)
         return self._encode(found, deadline)
 
+    def answer_each(
+        self, asked: Sequence[tuple[Mapping[str, Any], Payer]], deadline: float | None = None
+    ) -> list[Answered | None]:
+        """What each body gets from its own payer, as if each had come alone; None where by the measured rate there is
+        no time for it beside those before. Raises as `answer`."""
+        found: list[_Found] = []
+        places: list[int | None] = []
+        cost, left = 0.0, inf if deadline is None else deadline - time.monotonic()
+        for body, payer in asked:
+            each = self._accept(body)
+            if isinstance(each, _Work):
+                late = cost > 0 and self._engine.pace.seconds(cost + each.cost) > left
+                if late:
+                    places.append(None)
+                    continue
+                cost += each.cost
+                each = self._refused(payer.caller, payer, [each], by_minute=True) or each
+            places.append(len(found))
+            found.append(each)
+        answers = self._encode(found, deadline)
+        return [None if place is None else answers[place] for place in places]
+
     def _accept(self, body: Mapping[str, Any]) -> _Found:
         try:
             request = embeddings.check(body, self._models, self._intake.rules)
             budget = Budget(self._engine.pace, None, float("inf"))
-            return _Work(request, self._intake.prompts(self._engine.tokens, request, budget))
+            return _Work(request, self._intake.prompts(self._engine.tokens, request, budget), budget.cost)
         except ApiError as error:
             return error
 
@@ -89,10 +117,12 @@ class Bulk:
                 if refused := self._refused(caller, payer, [found[place]]):
                     found[place] = refused
 
-    def _refused(self, caller: Caller, payer: Payer, works: Sequence[_Found]) -> ApiError | None:
+    def _refused(
+        self, caller: Caller, payer: Payer, works: Sequence[_Found], *, by_minute: bool = False
+    ) -> ApiError | None:
         tokens = sum(each.prompts.tokens for each in works if isinstance(each, _Work))
         model = self._models.all[0].id
-        demand = Demand(model, tokens, usd(tokens, payer.price), payer.time.timestamp(), by_minute=False)
+        demand = Demand(model, tokens, usd(tokens, payer.price), payer.time.timestamp(), by_minute=by_minute)
         try:
             self._counters.take(caller, demand)
         except ApiError as error:
@@ -119,7 +149,8 @@ class Bulk:
         answers, start = list[Answered](), 0
         for each in found:
             if isinstance(each, ApiError):
-                answers.append(Answered(each.status, each.body(), 0))
+                again = each.status == 429 and "x-should-retry" not in each.headers
+                answers.append(Answered(each.status, each.body(), 0, again))
                 continue
             request, prompts = each.request, each.prompts
             end = start + len(prompts.ids)

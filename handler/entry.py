@@ -85,8 +85,10 @@ def _work(config: Settings) -> Mapping[str, Door]:
     service = Service.open(config)
     service.load()
     from handler.events import passes
+    from handler.events.messages import Messages
 
-    return {"SQS": Pointers(passes.shards(config, service))}
+    queues = {config.shards_queue: Pointers(passes.shards(config, service))}
+    return {"SQS": _by_queue(queues, Messages(config, service))}
 
 
 def _ledger(config: Settings) -> Mapping[str, Door]:

@@ -85,6 +85,16 @@ class Service:
             raise errors.try_again(errors.LOADING, RETRY_S)
         return Bulk(self.models, self._intake, self._counters, self._engine)
 
+    def pays(self, account: str, key_id: str | None, came: datetime) -> "Payer":
+        """Who pays for a message that came in then: one of an account's keys, or all of them together. Raises 401 where
+        there is no such key, and StoreUnavailableError."""
+        from handler.bulk import Payer
+
+        caller = self.keys.of_account(account) if key_id is None else self.keys.named(key_id)
+        if caller is None or caller.account != account:
+            raise errors.WRONG_KEY.error()
+        return Payer(caller, self._prices.at(self.models.all[0].id, account, came).of("message"), came)
+
     def payer(self, account: str, key_hash: str, came: datetime) -> "Payer":
         """Who pays for a batch of an account that came in then, by the SHA-256 of the key that has asked for it ("" for
         none), and what. Raises StoreUnavailableError."""

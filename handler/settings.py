@@ -105,6 +105,15 @@ class Settings:
         "what is in them.",
     )
     plans_queue: str = _setting("", "URL of the SQS queue of batches to be planned, closed and finished.")
+    messages_queue: str = _setting("", "URL of the SQS queue of messages that ask for embeddings.")
+    dead_messages_queue: str = _setting(
+        "", "URL of the SQS queue for messages that nobody can be told of, each with its reason."
+    )
+    result_destinations: str = _setting(
+        "",
+        "Where answers to messages may be sent beside RESULTS_BUCKET: `s3://bucket/prefix/` and URLs of SQS queues, "
+        "separated by commas.",
+    )
     objects_queue: str = _setting("", "URL of the SQS queue that S3 tells of objects in `in/` of RESULTS_BUCKET.")
     shards_queue: str = _setting("", "URL of the SQS queue of the shards of batches.")
     batch_max_requests: int = _setting(0, "Lines that a batch may have; 0 for any number. OpenAI: 50,000.")

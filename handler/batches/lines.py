@@ -136,6 +136,13 @@ def _custom_id(head: bytes) -> str | None:
     return None
 
 
+def answered(name: str, request: str, custom_id: str | None, status: int, answer: bytes) -> bytes:
+    """A line that was executed, with its response."""
+    head = b'{"id":%b,"custom_id":%b,"response":{"status_code":%d,"request_id":"req_%b","body":'
+    told = (orjson.dumps(name), orjson.dumps(custom_id), status, request.encode())
+    return b'%b%b},"error":null}\n' % (head % told, answer)
+
+
 class Writer:
     """Lines of a batch's files. Ids derive from batch and offset: a shard that is done twice has the same lines."""
 
@@ -144,9 +151,8 @@ class Writer:
 
     def answered(self, offset: int, custom_id: str, status: int, answer: bytes) -> bytes:
         """A line that was executed, with its response: of the output file at 200, else of the error file."""
-        name, asked = self._name(offset), orjson.dumps(custom_id)
-        head = b'{"id":"batch_req_%b","custom_id":%b,"response":{"status_code":%d,"request_id":"req_%b","body":'
-        return b'%b%b},"error":null}\n' % (head % (name, asked, status, name), answer)
+        name = self._name(offset).decode()
+        return answered(f"batch_req_{name}", name, custom_id, status, answer)
 
     def unreached(self, offset: int, custom_id: str, why: Unreached) -> bytes:
         """A line that was not."""

@@ -72,6 +72,7 @@ class Keys:
         self._client, self._table, self._clock = client, table, clock
         self.accounts = Accounts(client, table)
         self._seen: dict[str, tuple[float, Caller | None, float]] = {}
+        self._named: tuple[float, dict[str, Caller]] = float("-inf"), {}
         self._lock = threading.Lock()
 
     def remembered(self, clear: str) -> Caller | None:
@@ -109,6 +110,22 @@ class Keys:
         if caller is None or self._clock() - seen >= FOUND_S:
             caller, _ = self._read(hashed)
         return caller
+
+    def named(self, key_id: str) -> Caller | None:
+        """The caller of a key that has not ended, by its id. All keys are read for it, and remembered for 60 s. Raises
+        StoreUnavailableError."""
+        now = self._clock()
+        if now - self._named[0] >= FOUND_S or key_id not in self._named[1]:
+            with store.answering(self._table):
+                rows = [key for _, key in self.list()]
+                limits = dict(self.accounts.list())
+            callers = {
+                key.caller.key_id: replace(key.caller, account_limits=limits.get(key.caller.account, NO_LIMITS))
+                for key in rows
+                if key.revoked is None and (key.expires is None or now < key.expires)
+            }
+            self._named = now, callers
+        return self._named[1].get(key_id)
 
     def of_account(self, account: str) -> Caller:
         """All of an account, without a key. Raises StoreUnavailableError."""

@@ -133,6 +133,11 @@ RIGHTS = {
     },
     "Work": {
         ("dynamodb:GetItem", "Keys", "Arn"),
+        ("dynamodb:Scan", "Keys", "Arn"),
+        ("dynamodb:PutItem", "Entries", "Arn"),
+        *((f"sqs:{action}", "Messages", "Arn") for action in TAKES),
+        ("sqs:SendMessage", "MessagesDeadLetters", "Arn"),
+        ("s3:PutObject", "${Results.Arn}/out/*"),
         ("dynamodb:PutItem", "Usage", "Arn"),
         ("dynamodb:GetItem", "Usage", "Arn"),
         ("dynamodb:Query", "Usage", "Arn"),
@@ -382,6 +387,21 @@ def test_a_queue_of_batches_is_taken_message_by_message_and_gives_up_with_an_ala
     assert variables[f"{queue.upper()}_QUEUE"] == {"Ref": queue}
 
 
+def test_messages_are_taken_together_within_a_window_and_the_dead_raise_an_alarm(resources: dict[str, Any]) -> None:
+    [mapping] = mappings(resources, "Messages")
+    assert mapping["FunctionName"] == {"Ref": "WorkAliaslive"}
+    assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+    assert mapping["BatchSize"] <= 10 or mapping["MaximumBatchingWindowInSeconds"] >= 1, "else AWS refuses it"
+    properties = resources["Messages"]["Properties"]
+    assert properties["VisibilityTimeout"] >= resources["Work"]["Properties"]["Timeout"]
+    assert properties["RedrivePolicy"]["deadLetterTargetArn"] == {"Fn::GetAtt": ["MessagesDeadLetters", "Arn"]}
+    assert properties["RedrivePolicy"]["maxReceiveCount"] >= 5
+    variables = resources["Work"]["Properties"]["Environment"]["Variables"]
+    assert variables["DEAD_MESSAGES_QUEUE"] == {"Ref": "MessagesDeadLetters"}
+    alarm = resources["MessagesHaveDeadLetters"]["Properties"]
+    assert alarm["Dimensions"][0]["Value"] == {"Fn::GetAtt": ["MessagesDeadLetters", "QueueName"]}
+
+
 def test_the_bucket_tells_of_what_is_put_where_batches_come_from_and_nowhere_else(resources: dict[str, Any]) -> None:
     bucket, policy = resources["Results"], resources["ObjectsPolicy"]["Properties"]
     [notification] = bucket["Properties"]["NotificationConfiguration"]["QueueConfigurations"]
@@ -624,5 +644,7 @@ def test_outputs_are_what_an_operator_needs_next(source: Template) -> None:
         "RollupsTable": {"Ref": "Rollups"},
         "ResultsBucket": {"Ref": "Results"},
         "JobsTable": {"Ref": "Jobs"},
+        "MessagesQueue": {"Ref": "Messages"},
+        "WorkRole": {"Fn::GetAtt": ["WorkRole", "Arn"]},
         "AdminRole": {"Fn::GetAtt": ["AdminRole", "Arn"]},
     }
