@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from handler.batches import lines, plan
+from handler.batches import lines, plan, queue
 from handler.batches.duplicates import Names
 from handler.batches.plan import Bounds, Plan
 from handler.contract.models import Model, Models
 from handler.engine import manifest
 from handler.models import of_layer
 from handler.settings import Settings
+from tests.conftest import HOUSE
 
 
 @pytest.fixture(scope="module")
@@ -153,3 +154,12 @@ def test_memory_does_not_grow_with_the_file(models: Models, measured: Callable[[
         tracemalloc.stop()
     measured("planner's memory: " + ", ".join(f"{mb:.1f} MB at {count:,} lines" for count, mb in peaks.items()))
     assert peaks[100_000] < peaks[2_000] + 12
+
+
+def test_the_sample_event_holds_a_shard() -> None:
+    [record] = json.loads((HOUSE / "events/sqs-shard.json").read_text())["Records"]
+    shard = queue.shard(record["body"])
+    assert (shard.account, shard.number, shard.end - shard.start) == ("acct_acme", 7, 399761)
+    for text in ("", "[]", "{}", '{"account":"a"}'):
+        with pytest.raises(ValueError, match="this is no shard of a batch"):
+            queue.shard(text)
