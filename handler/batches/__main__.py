@@ -1,13 +1,13 @@
 """`python -m handler.batches submit FILE`: a batch of a file's lines, from a terminal."""
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
+from handler import settings
 from handler.batches.remote import Remote, RemoteError
 from handler.contract.batches import ENDPOINT, FINAL, WINDOW
 
@@ -17,14 +17,15 @@ INTERRUPTED = 130
 
 
 def main(arguments: list[str] | None = None) -> int:
+    config = settings.read()
     parser = argparse.ArgumentParser(prog="python -m handler.batches", description="Batches of a deployment.")
     commands = parser.add_subparsers(dest="command", required=True)
     submit = commands.add_parser("submit", help="begin a batch of a file's lines")
     submit.add_argument("file", type=Path, help="a .jsonl file in OpenAI's format")
     submit.add_argument("--watch", action="store_true", help="stay until it has ended, with a progress bar")
     submit.add_argument("--to", type=Path, metavar="PATH", help="copy its output there, and its errors to PATH.errors")
-    submit.add_argument("--url", default=os.environ.get("OPENAI_BASE_URL"), help="…/v1; default: OPENAI_BASE_URL")
-    submit.add_argument("--key", default=os.environ.get("OPENAI_API_KEY"), help="default: OPENAI_API_KEY")
+    submit.add_argument("--url", default=config.openai_base_url, help="…/v1; default: OPENAI_BASE_URL")
+    submit.add_argument("--key", default=config.openai_api_key, help="default: OPENAI_API_KEY")
     asked = parser.parse_args(arguments)
     if not asked.url or not asked.key:
         parser.error("which deployment, and whose key? Set OPENAI_BASE_URL and OPENAI_API_KEY, or name them")
