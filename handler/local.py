@@ -28,6 +28,7 @@ from handler.engine.manifest import LayerError
 from handler.settings import SettingError
 
 if TYPE_CHECKING:
+    from handler.batches.finish import Late
     from handler.service import Service
 
 HOUSE = Path(__file__).resolve().parent.parent
@@ -110,10 +111,11 @@ def _serve(model: str, port: int) -> None:
         service.load()  # first, so that what is printed works when it is pasted
         app = create_app(service)
         # What the stack's second function does: usage is in the rollups a second after its request.
-        stream = Stream(Recount.open(settings.read()), ThreadPoolExecutor(1), "local")
+        recount = Recount.open(settings.read())
+        stream = Stream(recount, ThreadPoolExecutor(1), "local")
         follower = Follower(settings.read().usage_table, stream)
         threading.Thread(target=follower.run, name="books", daemon=True).start()
-        _begin_batches(service)
+        _begin_batches(service, recount.rollups.register.late)
         _announce(port)
         config = uvicorn.Config(
             app, http=Http11, log_level="warning", access_log=False, timeout_graceful_shutdown=_GRACE_S
@@ -121,7 +123,7 @@ def _serve(model: str, port: int) -> None:
         uvicorn.Server(config).run([listener])
 
 
-def _begin_batches(service: "Service") -> None:
+def _begin_batches(service: "Service", late: "Late") -> None:
     """What the stack's functions do with the queues of batches."""
     from handler import settings
     from handler.events import passes
@@ -130,7 +132,7 @@ def _begin_batches(service: "Service") -> None:
 
     config = settings.read()
     takes = {
-        config.plans_queue: passes.plans(config, service.ledger),
+        config.plans_queue: passes.plans(config, service.ledger, late),
         config.shards_queue: passes.shards(config, service),
         config.objects_queue: passes.objects(config),
     }

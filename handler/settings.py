@@ -151,9 +151,7 @@ class Settings:
     metrics: str = _setting(
         "off", "Whether a plain HTTP server has `/metrics`, which is public; Lambda never has it.", "on", "off"
     )
-    openai_base_url: str = _setting(
-        "", "Deployment, such as https://…/v1, that `python -m handler.batches` works with."
-    )
+    openai_base_url: str = _setting("", "Deployment that `python -m handler.batches` works with, such as https://…/v1.")
     openai_api_key: str = _setting("", "Key that it works with.")
     log_level: str = _setting("INFO", "Least severe log line that is written.", "DEBUG", "INFO", "WARNING", "ERROR")
     port: int = _setting(8080, "Port of the plain HTTP server (`handler/entry.sh` outside Lambda).")

@@ -58,6 +58,7 @@ class Works:
     plans: Queue = field(default_factory=Queue)
     shards: Queue = field(default_factory=Queue)
     clock: Callable[[], float] = time.time
+    late: list[tuple[str, float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.config = replace(self.config, plans_queue=self.plans.url, shards_queue=self.shards.url)
@@ -66,7 +67,7 @@ class Works:
         self.files = Files(self.rows, store.s3, self.config.results_bucket)
         self.desk = Desk(self.jobs, self.files, Steps(store.queues, self.plans.url), lambda: self.clock())
         ledger = Ledger(store.ledger, self.config.usage_table, self.config.entries_table)
-        self.planner = Pointers(passes.plans(self.config, ledger, self.jobs))
+        self.planner = Pointers(passes.plans(self.config, ledger, lambda *told: self.late.append(told), self.jobs))
         self.executor = Pointers(passes.shards(self.config, self.service, self.jobs))
 
     def submit(self, lines: Iterable[bytes]) -> Batch:
