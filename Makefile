@@ -12,7 +12,7 @@ export UV_PYTHON_DOWNLOADS := never
 export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-clients fuzz bench bench-ledger bench-cold bench-door bench-soak bench-concurrency lint layer lock clean
+.PHONY: help run test test-clients fuzz bench bench-ledger bench-cold bench-door bench-soak bench-concurrency bench-batch lint layer lock clean
 
 # The clients that have an environment of their own, and those of them that an ordinary test run asks.
 LOCKED := $(shell sed -n 's/^client-\([a-z0-9-]*\) = .*/\1/p' pyproject.toml)
@@ -57,6 +57,9 @@ bench-soak: .venv/ready .venv-ministack/ready layer  ## watch a server's memory 
 
 bench-concurrency: .venv/ready .venv-ministack/ready layer  ## hold many callers of one engine against one at a time
 	@$(BIN)/python -m tests.benchmarks.concurrency --layer $(LAYER) --model $(MODEL) $(ARGS)
+
+bench-batch: .venv/ready .venv-ministack/ready layer  ## hold a batch's rate against the engine's, and its memory by lines
+	@$(BIN)/python -m tests.benchmarks.batch $(ARGS)
 
 lint: .venv/ready  ## formatting, style, types and import directions
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

@@ -79,6 +79,20 @@ def _rehearse(http: Door) -> None:
     http(event, None)
 
 
+def _work(config: Settings) -> Mapping[str, Door]:
+    """What executes shards: the model, and no HTTP door."""
+    from handler.events.shards import Pointers
+    from handler.service import Service
+
+    service = Service.open(config)
+    service.load()
+    from handler.events import passes
+    from handler.events.messages import Messages
+
+    queues = {config.shards_queue: Pointers(passes.shards(config, service))}
+    return {"SQS": _by_queue(queues, Messages(config, service))}
+
+
 def _ledger(config: Settings) -> Mapping[str, Door]:
     """What keeps the books. It embeds nothing: neither the model nor the HTTP door is imported."""
     from handler import store
@@ -89,7 +103,7 @@ def _ledger(config: Settings) -> Mapping[str, Door]:
     from handler.billing.renewal import Renewal
     from handler.billing.waiting import Waiting
     from handler.events.drain import Drain
-    from handler.events.schedule import Schedule
+    from handler.events.schedule import Job, Schedule
     from handler.events.stream import Stream
 
     recount = Recount.open(config)
@@ -99,15 +113,33 @@ def _ledger(config: Settings) -> Mapping[str, Door]:
     # Without a queue behind it: what cannot be written stays in the queue that it came from.
     ledger = Ledger(store.ledger, config.usage_table, config.entries_table, window_s=config.retry_window)
     waiting = Waiting(store.queues, config.ledger_queue)
-    jobs = [Corrections(store.dynamodb, limits, recount, function, waiting=waiting)] if limits else []
-    return {
-        "DynamoDB stream": stream,
-        "SQS": Drain(ledger, Counters(store.dynamodb, limits), recount.rollups.register),
-        "schedule": Schedule(Renewal(recount), jobs),
-    }
+    jobs: list[Job] = [Corrections(store.dynamodb, limits, recount, function, waiting=waiting)] if limits else []
+    drain: Door = Drain(ledger, Counters(store.dynamodb, limits), recount.rollups.register)
+    if config.jobs_table:
+        from handler.events import passes
+        from handler.events.shards import Pointers
+
+        jobs.append(passes.overdue(config))
+        queues = {
+            config.plans_queue: Pointers(passes.plans(config, ledger, recount.rollups.register.late)),
+            config.objects_queue: Pointers(passes.objects(config)),
+        }
+        drain = _by_queue(queues, drain)
+    return {"DynamoDB stream": stream, "SQS": drain, "schedule": Schedule(Renewal(recount), jobs)}
 
 
-_ROLES: Mapping[str, Callable[[Settings], Mapping[str, Door]]] = {"embed": _embed, "ledger": _ledger}
+def _by_queue(doors: Mapping[str, Door], otherwise: Door) -> Door:
+    """The door of the queue that an event comes from, by the queue's URL."""
+    names = {url.rpartition("/")[2]: door for url, door in doors.items()}
+
+    def door(event: Event, context: Any) -> Any:
+        name = event["Records"][0]["eventSourceARN"].rpartition(":")[2]
+        return names.get(name, otherwise)(event, context)
+
+    return door
+
+
+_ROLES: Mapping[str, Callable[[Settings], Mapping[str, Door]]] = {"embed": _embed, "work": _work, "ledger": _ledger}
 
 
 def _init() -> Mapping[str, Door]:

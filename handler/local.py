@@ -21,11 +21,15 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from handler import tables
 from handler.engine.manifest import LayerError
 from handler.settings import SettingError
+
+if TYPE_CHECKING:
+    from handler.batches.finish import Late
+    from handler.service import Service
 
 HOUSE = Path(__file__).resolve().parent.parent
 LAYERS = HOUSE / "model_layer/out"
@@ -88,8 +92,10 @@ def _serve(model: str, port: int) -> None:
             "PRICES_TABLE": "Prices",
             "ENTRIES_TABLE": "Entries",
             "ROLLUPS_TABLE": "Rollups",
+            "JOBS_TABLE": "Jobs",
         }
         tables.make()
+        os.environ |= tables.make_jobs()
         import uvicorn
 
         from handler import logs, settings
@@ -105,14 +111,33 @@ def _serve(model: str, port: int) -> None:
         service.load()  # first, so that what is printed works when it is pasted
         app = create_app(service)
         # What the stack's second function does: usage is in the rollups a second after its request.
-        stream = Stream(Recount.open(settings.read()), ThreadPoolExecutor(1), "local")
+        recount = Recount.open(settings.read())
+        stream = Stream(recount, ThreadPoolExecutor(1), "local")
         follower = Follower(settings.read().usage_table, stream)
         threading.Thread(target=follower.run, name="books", daemon=True).start()
+        _begin_batches(service, recount.rollups.register.late)
         _announce(port)
         config = uvicorn.Config(
             app, http=Http11, log_level="warning", access_log=False, timeout_graceful_shutdown=_GRACE_S
         )
         uvicorn.Server(config).run([listener])
+
+
+def _begin_batches(service: "Service", late: "Late") -> None:
+    """What the stack's functions do with the queues of batches."""
+    from handler import settings
+    from handler.events import passes
+    from handler.events.poll import Poller
+    from handler.events.shards import Pointers
+
+    config = settings.read()
+    takes = {
+        config.plans_queue: passes.plans(config, service.ledger, late),
+        config.shards_queue: passes.shards(config, service),
+        config.objects_queue: passes.objects(config),
+    }
+    for url, take in takes.items():
+        threading.Thread(target=Poller(url, Pointers(take)).run, name="batches", daemon=True).start()
 
 
 def _listen(port: int) -> socket.socket:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from handler import models, render, settings, store
 from handler.accepted import Accepted, Answer, Door
@@ -30,6 +31,9 @@ from handler.engine.prompts import Prompts
 from handler.intake import Intake
 from handler.results import Place, Results
 from handler.settings import Settings
+
+if TYPE_CHECKING:
+    from handler.bulk import Bulk, Payer
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +58,7 @@ class Service:
     @classmethod
     def open(cls, config: Settings) -> "Service":
         """Checks settings and layer, loads nothing yet. Raises SettingError or LayerError, which say what to do."""
-        settings.required(config, "keys_table", "usage_table")
+        settings.required(config, "keys_table", "usage_table", *(["results_bucket"] if config.jobs_table else []))
         layer = open_layer(config)
         queue, function = config.ledger_queue, config.aws_lambda_function_name
         outbox = Outbox(store.sqs, queue, function) if queue else None
@@ -68,6 +72,39 @@ class Service:
     def ready(self) -> bool:
         """Whether a token has gone through the model."""
         return self._engine is not None
+
+    @property
+    def ledger(self) -> Ledger:
+        """What is billed."""
+        return self._ledger
+
+    @property
+    def bulk(self) -> "Bulk":
+        """Many requests at once, for doors that bring them so. Raises 503 while the model loads."""
+        from handler.bulk import Bulk
+
+        if self._engine is None:
+            raise errors.try_again(errors.LOADING, RETRY_S)
+        return Bulk(self.models, self._intake, self._counters, self._engine)
+
+    def pays(self, account: str, key_id: str | None, came: datetime) -> "Payer":
+        """Who pays for a message that came in then: one of an account's keys, or all of them together. Raises 401 where
+        there is no such key, and StoreUnavailableError."""
+        from handler.bulk import Payer
+
+        caller = self.keys.of_account(account) if key_id is None else self.keys.named(key_id)
+        if caller is None or caller.account != account:
+            raise errors.WRONG_KEY.error()
+        return Payer(caller, self._prices.at(self.models.all[0].id, account, came).of("message"), came)
+
+    def payer(self, account: str, key_hash: str, came: datetime) -> "Payer":
+        """Who pays for a batch of an account that came in then, by the SHA-256 of the key that has asked for it ("" for
+        none), and what. Raises StoreUnavailableError."""
+        from handler.bulk import Payer
+
+        caller = self.keys.behind(key_hash) if key_hash else None
+        price = self._prices.at(self.models.all[0].id, account, came).of("batch")
+        return Payer(caller or self.keys.of_account(account), price, came)
 
     @property
     def rules(self) -> Rules:

@@ -29,9 +29,10 @@ class Settings:
 
     function_role: str = _setting(
         "embed",
-        "What the function is for: `embed` answers the URL; `ledger` sums what the ledger's stream brings and does "
-        "the hourly work on it, without a model.",
+        "What the function is for: `embed` answers the URL; `work` executes the shards of batches; `ledger` sums what "
+        "the ledger's stream brings, does the hourly work on it, and plans and finishes batches, without a model.",
         "embed",
+        "work",
         "ledger",
     )
     model_dir: str = _setting("/opt/model", "Folder of the model layer to serve.")
@@ -114,6 +115,37 @@ class Settings:
     results_bucket: str = _setting(
         "", "S3 bucket for what does not fit an answer; without it such a request is a 400 that says what would fit."
     )
+    jobs_table: str = _setting(
+        "",
+        "DynamoDB table of files and batches. Without it there are none; with it RESULTS_BUCKET is needed, which holds "
+        "what is in them.",
+    )
+    plans_queue: str = _setting("", "URL of the SQS queue of batches to be planned, closed and finished.")
+    messages_queue: str = _setting("", "URL of the SQS queue of messages that ask for embeddings.")
+    dead_messages_queue: str = _setting(
+        "", "URL of the SQS queue for messages that nobody can be told of, each with its reason."
+    )
+    result_destinations: str = _setting(
+        "",
+        "Where answers to messages may be sent beside RESULTS_BUCKET: `s3://bucket/prefix/` and URLs of SQS queues, "
+        "separated by commas.",
+    )
+    objects_queue: str = _setting("", "URL of the SQS queue that S3 tells of objects in `in/` of RESULTS_BUCKET.")
+    shards_queue: str = _setting("", "URL of the SQS queue of the shards of batches.")
+    batch_max_requests: int = _setting(0, "Lines that a batch may have; 0 for any number. OpenAI: 50,000.")
+    batch_max_inputs: int = _setting(0, "Inputs that all its lines may have; 0 for any number. OpenAI: 50,000.")
+    batch_max_bytes: int = _setting(0, "Bytes that its file may have; 0 for any number. OpenAI: 200 MB.")
+    batch_max_line_bytes: int = _setting(
+        8 * MIB, "Largest line that is read; a larger one gets a 413 of its own. 300,000 tokens take 2 MB, 8 escaped."
+    )
+    batch_shard_bytes: int = _setting(
+        400_000,
+        "Bytes of a batch's file, four to a token, that are executed in one call, in a third of its time at most. What "
+        "has 2,048 inputs is a shard in any case, and so is a line that alone has more.",
+    )
+    batch_shards_at_once: int = _setting(
+        16, "Shards of a batch that wait or are under way at once, so that other batches have a share of the function."
+    )
     limits_table: str = _setting(
         "",
         "DynamoDB table of what keys and accounts with limits have used. Without it they get a 503, others are served.",
@@ -135,6 +167,8 @@ class Settings:
     metrics: str = _setting(
         "off", "Whether a plain HTTP server has `/metrics`, which is public; Lambda never has it.", "on", "off"
     )
+    openai_base_url: str = _setting("", "Deployment that `python -m handler.batches` works with, such as https://…/v1.")
+    openai_api_key: str = _setting("", "Key that it works with.")
     log_level: str = _setting("INFO", "Least severe log line that is written.", "DEBUG", "INFO", "WARNING", "ERROR")
     port: int = _setting(8080, "Port of the plain HTTP server (`handler/entry.sh` outside Lambda).")
     aws_lambda_runtime_api: str = _setting("", "Set by Lambda: present where the function runs under its runtime.")

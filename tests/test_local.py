@@ -1,5 +1,6 @@
 """`make run` from its second step on: the process that serves everything on one machine."""
 
+import json
 import os
 import re
 import shlex
@@ -114,6 +115,20 @@ def test_what_was_used_is_summed_a_second_later(local: Local) -> None:
     while time.monotonic() < deadline and total() < before + used:
         time.sleep(0.2)
     assert total() >= before + used
+
+
+def test_a_batch_is_done(local: Local) -> None:
+    body = {"model": "all-minilm-l6-v2", "input": "the quick brown fox"}
+    line = json.dumps({"custom_id": "1", "method": "POST", "url": "/v1/embeddings", "body": body}).encode()
+    with openai.OpenAI(base_url=f"http://127.0.0.1:{local.port}/v1", api_key=key(local.printed, "inference")) as client:
+        file = client.files.create(file=("in.jsonl", line), purpose="batch")
+        batch = client.batches.create(input_file_id=file.id, endpoint="/v1/embeddings", completion_window="24h")
+        deadline = time.monotonic() + 30
+        while batch.status != "completed" and time.monotonic() < deadline:
+            time.sleep(0.2)
+            batch = client.batches.retrieve(batch.id)
+        assert batch.output_file_id is not None
+        assert '"custom_id":"1"' in client.files.content(batch.output_file_id).text
 
 
 def test_a_taken_port_says_how_to_choose_another(local: Local) -> None:

@@ -53,6 +53,11 @@ def create_app(service: Service | None = None, room: int | None = None) -> FastA
     app.state.bodies = Bodies(service.settings)
     for resource in (embeddings, models, usage, docs, health):
         app.include_router(resource.router)
+    if service.settings.jobs_table:
+        from handler.api import batches, files
+
+        for jobs in (files, batches):
+            app.include_router(jobs.router)
     app.state.metrics = None
     metered = service.settings.metrics == "on" and not service.settings.aws_lambda_runtime_api
     if metered:

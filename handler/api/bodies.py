@@ -28,13 +28,14 @@ class Bodies:
         self._line, self._freed = Lock(), Event()
 
     @asynccontextmanager
-    async def read(self, request: Request, seconds: float) -> AsyncIterator[bytes]:
-        """A body, which has its room for as long as the block lasts. Any content type, or none, will do for JSON.
+    async def read(self, request: Request, seconds: float, *, forms: bool = False) -> AsyncIterator[bytes]:
+        """A body, which has its room for as long as the block lasts. Any content type, or none, will do for JSON;
+        `forms`: multipart/form-data is taken, too.
 
         Raises 415 or 413; and 503 where there was no room within MAX_QUEUE_SECONDS, or where after `seconds` the body
         is not all there: what does not come keeps others' room.
         """
-        expected, body, room = self._expected(request.headers), bytearray(), 0
+        expected, body, room = self._expected(request.headers, forms=forms), bytearray(), 0
         try:
             with _in_time(seconds):
                 async for chunk in request.stream():
@@ -53,10 +54,10 @@ class Bodies:
         finally:
             self._give(room)
 
-    def _expected(self, headers: Headers) -> int:
+    def _expected(self, headers: Headers, *, forms: bool) -> int:
         """Bytes of the body, at most where it does not say. Raises 415 or 413."""
         kind = headers.get("content-type", "")
-        if (media := kind.partition(";")[0].strip()).lower() == "multipart/form-data":
+        if (media := kind.partition(";")[0].strip()).lower() == "multipart/form-data" and not forms:
             raise errors.UNSUPPORTED_MEDIA.error(value=media)
         length = headers.get("content-length", "").lstrip("0")
         if not length.isdecimal():

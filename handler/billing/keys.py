@@ -72,6 +72,7 @@ class Keys:
         self._client, self._table, self._clock = client, table, clock
         self.accounts = Accounts(client, table)
         self._seen: dict[str, tuple[float, Caller | None, float]] = {}
+        self._named: tuple[float, dict[str, Caller]] = float("-inf"), {}
         self._lock = threading.Lock()
 
     def remembered(self, clear: str) -> Caller | None:
@@ -102,6 +103,34 @@ class Keys:
                 self._seen.clear()
             self._seen[hashed] = now, found, until
         return found
+
+    def behind(self, hashed: str) -> Caller | None:
+        """The caller of a key by its SHA-256, whether it has ended or not. Raises StoreUnavailableError."""
+        seen, caller, _ = self._seen.get(hashed, _NEVER)
+        if caller is None or self._clock() - seen >= FOUND_S:
+            caller, _ = self._read(hashed)
+        return caller
+
+    def named(self, key_id: str) -> Caller | None:
+        """The caller of a key that has not ended, by its id. All keys are read for it, and remembered for 60 s. Raises
+        StoreUnavailableError."""
+        now = self._clock()
+        if now - self._named[0] >= FOUND_S or key_id not in self._named[1]:
+            with store.answering(self._table):
+                rows = [key for _, key in self.list()]
+                limits = dict(self.accounts.list())
+            callers = {
+                key.caller.key_id: replace(key.caller, account_limits=limits.get(key.caller.account, NO_LIMITS))
+                for key in rows
+                if key.revoked is None and (key.expires is None or now < key.expires)
+            }
+            self._named = now, callers
+        return self._named[1].get(key_id)
+
+    def of_account(self, account: str) -> Caller:
+        """All of an account, without a key. Raises StoreUnavailableError."""
+        with store.answering(self._table):
+            return Caller(account, "none", "inference", NO_LIMITS, self.accounts.limits(account))
 
     def warm(self) -> None:
         """Make the client and its connection before the first request has to; a table out of reach is only logged."""

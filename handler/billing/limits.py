@@ -154,6 +154,8 @@ def _of(account: str) -> str:
 def _counts(limits: Limits, demand: Demand, now: float) -> list[_Count]:
     """Those of Used in its order, then the hour's. Those without a limit count too: one that is set later finds what
     the month has had."""
+    if not demand.by_minute:
+        return _in_month(limits, demand, now)
     minute = fields.minute(now)
     return [
         _Count(f"requests@{minute}", 1, limits.requests_per_minute),
@@ -204,6 +206,8 @@ def _update(counts: list[_Count], account: str) -> dict[str, Any]:
     }
 
 
-def _used(item: Item, counts: Iterable[_Count]) -> Used:
-    requests, tokens, month, usd, *_ = (Decimal(item.get(count.field, {"N": "0"})["N"]) for count in counts)
+def _used(item: Item, counts: list[_Count]) -> Used:
+    found = [Decimal(item.get(count.field, {"N": "0"})["N"]) for count in counts]
+    *minute, month, usd, _, _ = found
+    requests, tokens = minute or (0, 0)
     return Used(int(requests), int(tokens), int(month), usd)

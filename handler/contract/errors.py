@@ -141,6 +141,9 @@ IDEMPOTENCY_KEY = Problem(
     400, _INVALID, "invalid_idempotency_key", "Idempotency-Key must be 1 to 255 printable ASCII characters."
 )
 KEY_REUSED = Problem(400, _INVALID, "idempotency_key_reused", "This Idempotency-Key was used with a different request.")
+FILE_FORMAT = Problem(400, _INVALID, None, "Invalid file format for Batch API. Must be .jsonl")
+BROKEN_FORM = Problem(400, _INVALID, None, "We could not parse the multipart/form-data body of your request.")
+NOT_CANCELLABLE = Problem(400, _INVALID, "batch_not_cancellable", "Cannot cancel a batch with status '{status}'.")
 NO_KEY = Problem(
     401,
     _INVALID,
@@ -157,6 +160,8 @@ UNKNOWN_MODEL = Problem(
     404, _INVALID, "model_not_found", "The model '{id}' does not exist or you do not have access to it."
 )
 UNKNOWN_URL = Problem(404, _INVALID, None, "Invalid URL ({method} {path})")
+NO_FILE = Problem(404, _INVALID, None, "No such File object: {id}")
+NO_BATCH = Problem(404, _INVALID, None, "No such Batch object: {id}")
 WRONG_METHOD = Problem(
     405,
     _INVALID,

@@ -1,7 +1,7 @@
 """Limits on the wire: what answers tell of them, and the 429 where one is reached. Minutes and months are UTC's."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -22,6 +22,11 @@ class Limits:
         """Whether there is any."""
         return self != NO_LIMITS
 
+    @property
+    def monthly(self) -> "Limits":
+        """Those of a month alone."""
+        return replace(self, requests_per_minute=None, tokens_per_minute=None)
+
 
 NO_LIMITS = Limits()
 _PARTS = ("limit", "remaining", "reset")
@@ -30,12 +35,13 @@ _PARTS = ("limit", "remaining", "reset")
 @dataclass(frozen=True)
 class Demand:
     """What a request of a model takes: tokens, and what they cost in exact USD. `at`: the time of its usage record, in
-    Unix seconds."""
+    Unix seconds. `by_minute`: whether it counts in the minute that it is, too."""
 
     model: str
     tokens: int
     usd: Decimal
     at: float
+    by_minute: bool = True
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ def test_the_expanded_template_has_no_lint_findings(source: Template) -> None:
         ("Embed.Properties.Environment.Variables.KEYS_TABLE", {"Ref": "Kyes"}, "'Kyes' is not one of"),
         ("Embed.Properties.Role", {"Fn::GetAtt": ["EmbedRole", "Arm"]}, "'Arm' is not one of"),
         ("Embed.Properties.Timeout", "a minute", "'a minute' is not of type 'integer'"),
-        ("Embed.Properties.MemorySize", 3538, "Parameter MemorySize not used"),
+        ("Work.Properties.Environment.Variables.RESULT_DESTINATIONS", "", "Parameter ResultDestinations not used"),
         ("Embed.Properties.LoggingConfig.LogFormat", "Json", "'Json' is not one of"),
         ("Embed.Properties.FunctionUrlConfig.InvokeMode", "BUFERED", "'BUFERED' is not one of"),
         ("Usage.Properties.BillingMode", "PAY_PER_REQEST", "'PAY_PER_REQEST' is not one of"),
@@ -150,10 +150,20 @@ def test_on_managed_instances_the_function_is_the_same_within_a_cost_that_is_cap
     assert dimension == {"Name": "FunctionName", "Value": {"Ref": "EmbedManaged"}}
 
 
+TAKES = ("ReceiveMessage", "DeleteMessage", "GetQueueAttributes")
+JOINS = ("GetObject", "PutObject", "AbortMultipartUpload")
 RIGHTS = {
     "Embed": {
         ("s3:PutObject", "${Results.Arn}/answers/*"),
         ("s3:GetObject", "${Results.Arn}/answers/*"),
+        *(
+            (f"dynamodb:{action}", "Jobs", "Arn")
+            for action in ("GetItem", "Query", "PutItem", "UpdateItem", "DeleteItem")
+        ),
+        *((f"s3:{action}Object", "${Results.Arn}/files/*") for action in ("Put", "Get", "Delete")),
+        *((f"s3:{action}Object", "${Results.Arn}/out/*") for action in ("Get", "Delete")),
+        ("s3:ListBucket", "Results", "Arn"),
+        ("sqs:SendMessage", "Plans", "Arn"),
         ("dynamodb:GetItem", "Keys", "Arn"),
         ("dynamodb:PutItem", "Usage", "Arn"),
         ("dynamodb:GetItem", "Usage", "Arn"),
@@ -167,7 +177,46 @@ RIGHTS = {
         ("logs:CreateLogStream", "EmbedLogs", "Arn"),
         ("logs:PutLogEvents", "EmbedLogs", "Arn"),
     },
+    "Work": {
+        ("dynamodb:GetItem", "Keys", "Arn"),
+        ("dynamodb:Scan", "Keys", "Arn"),
+        ("dynamodb:PutItem", "Entries", "Arn"),
+        *((f"sqs:{action}", "Messages", "Arn") for action in TAKES),
+        ("sqs:SendMessage", "MessagesDeadLetters", "Arn"),
+        ("s3:PutObject", "${Results.Arn}/out/*"),
+        ("dynamodb:PutItem", "Usage", "Arn"),
+        ("dynamodb:GetItem", "Usage", "Arn"),
+        ("dynamodb:Query", "Usage", "Arn"),
+        ("dynamodb:UpdateItem", "Limits", "Arn"),
+        ("dynamodb:GetItem", "Limits", "Arn"),
+        ("dynamodb:Query", "Prices", "Arn"),
+        ("sqs:SendMessage", "LedgerQueue", "Arn"),
+        *((f"dynamodb:{action}", "Jobs", "Arn") for action in ("GetItem", "PutItem", "UpdateItem")),
+        *((f"sqs:{action}", "Shards", "Arn") for action in TAKES),
+        ("sqs:SendMessage", "Shards", "Arn"),
+        ("sqs:SendMessage", "Plans", "Arn"),
+        ("s3:GetObject", "${Results.Arn}/files/*"),
+        ("s3:GetObject", "${Results.Arn}/in/*"),
+        ("s3:GetObject", "${Results.Arn}/work/*"),
+        ("s3:PutObject", "${Results.Arn}/work/*"),
+        ("s3:ListBucket", "Results", "Arn"),
+        ("logs:CreateLogStream", "WorkLogs", "Arn"),
+        ("logs:PutLogEvents", "WorkLogs", "Arn"),
+    },
     "Ledger": {
+        *(
+            (f"dynamodb:{action}", "Jobs", "Arn")
+            for action in ("GetItem", "Query", "PutItem", "UpdateItem", "DeleteItem")
+        ),
+        *((f"sqs:{action}", "Plans", "Arn") for action in TAKES),
+        *((f"sqs:{action}", "Objects", "Arn") for action in TAKES),
+        ("sqs:SendMessage", "Plans", "Arn"),
+        ("sqs:SendMessage", "Shards", "Arn"),
+        ("s3:GetObject", "${Results.Arn}/files/*"),
+        ("s3:GetObject", "${Results.Arn}/in/*"),
+        *((f"s3:{action}", "${Results.Arn}/work/*") for action in JOINS),
+        *((f"s3:{action}", "${Results.Arn}/out/*") for action in JOINS),
+        ("s3:ListBucket", "Results", "Arn"),
         ("dynamodb:DescribeStream", "Usage", "StreamArn"),
         ("dynamodb:GetShardIterator", "Usage", "StreamArn"),
         ("dynamodb:GetRecords", "Usage", "StreamArn"),
@@ -206,7 +255,7 @@ def test_every_function_has_a_role_of_its_own(resources: dict[str, Any]) -> None
 
     assert set(of_type(resources, "AWS::IAM::Role")) == roles | {"AdminRole"}
     assert roles == {f"{name}Role" for name in RIGHTS}
-    assert [name for name, each in resources.items() if "Policy" in each["Type"]] == ["ResultsPolicy"]
+    assert {name for name, each in resources.items() if "Policy" in each["Type"]} == {"ResultsPolicy", "ObjectsPolicy"}
 
 
 @pytest.mark.parametrize("function", RIGHTS)
@@ -217,9 +266,13 @@ def test_a_function_has_exactly_the_rights_it_uses(resources: dict[str, Any], fu
     assert resources[function]["Properties"]["Role"] == {"Fn::GetAtt": [f"{function}Role", "Arn"]}
     assert "ManagedPolicyArns" not in role
     assert {each["Effect"] for each in statements} == {"Allow"}
-    assert {(action, *target(each["Resource"])) for each in statements for action in listed(each["Action"])} == (
-        RIGHTS[function]
-    )
+    found = {
+        (action, *target(resource))
+        for each in statements
+        for action in listed(each["Action"])
+        for resource in (each["Resource"] if isinstance(each["Resource"], list) else [each["Resource"]])
+    }
+    assert found == RIGHTS[function]
 
 
 def test_no_role_but_the_operators_writes_keys_or_prices(resources: dict[str, Any]) -> None:
@@ -242,12 +295,13 @@ def test_no_role_but_the_operators_writes_keys_or_prices(resources: dict[str, An
             for statement in policy["PolicyDocument"]["Statement"]
             for action in listed(statement["Action"])
             if any(fnmatch(f"dynamodb:{write}".lower(), action.lower()) for write in writes)
-            for resource in [target(statement["Resource"])]
+            for each in (statement["Resource"] if isinstance(statement["Resource"], list) else [statement["Resource"]])
+            for resource in [target(each)]
             if resource in tables or len(resource) == 1
         }
 
     found = {name: writing(role) for name, role in of_type(resources, "AWS::IAM::Role").items()}
-    assert found == {"EmbedRole": set(), "LedgerRole": set(), "AdminRole": tables}
+    assert found == {"EmbedRole": set(), "WorkRole": set(), "LedgerRole": set(), "AdminRole": tables}
 
 
 @pytest.mark.parametrize("function", RIGHTS)
@@ -307,7 +361,7 @@ def test_the_alias_moves_with_a_new_image_and_with_a_changed_property(source: Te
 def test_every_table_is_on_demand_encrypted_recoverable_and_outlives_the_stack(resources: dict[str, Any]) -> None:
     tables = of_type(resources, "AWS::DynamoDB::Table")
 
-    assert set(tables) == {"Keys", "Usage", "Limits", "Prices", "Entries", "Rollups"}
+    assert set(tables) == {"Keys", "Usage", "Limits", "Prices", "Entries", "Rollups", "Jobs"}
     for table in tables.values():
         properties = table["Properties"]
         assert (table["DeletionPolicy"], table["UpdateReplacePolicy"]) == ("Retain", "Retain")
@@ -324,20 +378,19 @@ def test_the_tables_are_protected_from_deletion_unless_told_otherwise(
     assert {each["Properties"]["DeletionProtectionEnabled"] for each in tables.values()} == {protected}
 
 
-def test_entries_alone_are_forgotten(resources: dict[str, Any]) -> None:
+def test_entries_and_jobs_alone_are_forgotten(resources: dict[str, Any]) -> None:
     forgetting = {
         name: table["Properties"]["TimeToLiveSpecification"]
         for name, table in of_type(resources, "AWS::DynamoDB::Table").items()
         if "TimeToLiveSpecification" in table["Properties"]
     }
 
-    assert forgetting == {"Entries": {"AttributeName": "ttl", "Enabled": True}}
+    assert forgetting == {name: {"AttributeName": "ttl", "Enabled": True} for name in ("Entries", "Jobs")}
 
 
 def test_a_record_that_waits_is_kept_as_long_as_a_queue_can_and_outlives_the_stack(resources: dict[str, Any]) -> None:
     queues = of_type(resources, "AWS::SQS::Queue")
 
-    assert set(queues) == {"LedgerQueue", "LedgerDeadLetters", "LedgerSkipped"}
     for queue in (queues["LedgerQueue"], queues["LedgerDeadLetters"]):
         assert queue["Properties"]["MessageRetentionPeriod"] == 14 * 86400
         assert (queue["DeletionPolicy"], queue["UpdateReplacePolicy"]) == ("Retain", "Retain")
@@ -346,8 +399,8 @@ def test_a_record_that_waits_is_kept_as_long_as_a_queue_can_and_outlives_the_sta
     visibility = queues["LedgerQueue"]["Properties"]["VisibilityTimeout"]
     # An hour without DynamoDB, at the least, is no reason to call a message dead.
     assert redrive["maxReceiveCount"] * visibility > 3600
-    # As Lambda's guide for SQS advises; less than the function's timeout would be refused.
-    assert visibility == 6 * resources["Ledger"]["Properties"]["Timeout"]
+    # Less than the function's timeout would be refused.
+    assert visibility >= resources["Ledger"]["Properties"]["Timeout"]
 
 
 def test_the_ledger_queue_is_drained_by_the_function_that_keeps_the_books(resources: dict[str, Any]) -> None:
@@ -358,6 +411,62 @@ def test_the_ledger_queue_is_drained_by_the_function_that_keeps_the_books(resour
     assert mapping["BatchSize"] <= 10, "more needs a batching window"
     variables = resources["Ledger"]["Properties"]["Environment"]["Variables"]
     assert (variables["USAGE_TABLE"], variables["ENTRIES_TABLE"]) == ({"Ref": "Usage"}, {"Ref": "Entries"})
+
+
+@pytest.mark.parametrize(("queue", "function"), [("Plans", "Ledger"), ("Shards", "Work")])
+def test_a_queue_of_batches_is_taken_message_by_message_and_gives_up_with_an_alarm(
+    resources: dict[str, Any], queue: str, function: str
+) -> None:
+    [mapping] = mappings(resources, queue)
+    properties = resources[queue]["Properties"]
+
+    assert mapping["FunctionName"] == {"Ref": f"{function}Aliaslive"}
+    assert (mapping["BatchSize"], mapping["FunctionResponseTypes"]) == (1, ["ReportBatchItemFailures"])
+    assert properties["VisibilityTimeout"] >= resources[function]["Properties"]["Timeout"], "else AWS refuses it"
+    redrive = properties["RedrivePolicy"]
+    assert redrive["deadLetterTargetArn"] == {"Fn::GetAtt": ["BatchDeadLetters", "Arn"]}
+    assert redrive["maxReceiveCount"] >= 5
+    assert properties["SqsManagedSseEnabled"] is True
+    alarm = resources["BatchesHaveDeadLetters"]["Properties"]
+    assert alarm["Dimensions"] == [{"Name": "QueueName", "Value": {"Fn::GetAtt": ["BatchDeadLetters", "QueueName"]}}]
+    variables = resources[function]["Properties"]["Environment"]["Variables"]
+    assert variables[f"{queue.upper()}_QUEUE"] == {"Ref": queue}
+
+
+def test_messages_are_taken_together_within_a_window_and_the_dead_raise_an_alarm(resources: dict[str, Any]) -> None:
+    [mapping] = mappings(resources, "Messages")
+    assert mapping["FunctionName"] == {"Ref": "WorkAliaslive"}
+    assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+    assert mapping["BatchSize"] <= 10 or mapping["MaximumBatchingWindowInSeconds"] >= 1, "else AWS refuses it"
+    properties = resources["Messages"]["Properties"]
+    assert properties["VisibilityTimeout"] >= resources["Work"]["Properties"]["Timeout"]
+    assert properties["RedrivePolicy"]["deadLetterTargetArn"] == {"Fn::GetAtt": ["MessagesDeadLetters", "Arn"]}
+    assert properties["RedrivePolicy"]["maxReceiveCount"] >= 5
+    variables = resources["Work"]["Properties"]["Environment"]["Variables"]
+    assert variables["DEAD_MESSAGES_QUEUE"] == {"Ref": "MessagesDeadLetters"}
+    alarm = resources["MessagesHaveDeadLetters"]["Properties"]
+    assert alarm["Dimensions"][0]["Value"] == {"Fn::GetAtt": ["MessagesDeadLetters", "QueueName"]}
+
+
+def test_the_bucket_tells_of_what_is_put_where_batches_come_from_and_nowhere_else(resources: dict[str, Any]) -> None:
+    bucket, policy = resources["Results"], resources["ObjectsPolicy"]["Properties"]
+    [notification] = bucket["Properties"]["NotificationConfiguration"]["QueueConfigurations"]
+    rules = {rule["Name"]: rule["Value"] for rule in notification["Filter"]["S3Key"]["Rules"]}
+    assert rules == {"prefix": "in/", "suffix": ".jsonl"}
+    assert notification["Queue"] == {"Fn::GetAtt": ["Objects", "Arn"]}
+    assert bucket["DependsOn"] == "ObjectsPolicy", "S3 asks the queue whether it may, when it is told to"
+    [statement] = policy["PolicyDocument"]["Statement"]
+    assert statement["Principal"] == {"Service": "s3.amazonaws.com"}
+    assert statement["Condition"] == {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}
+    [mapping] = mappings(resources, "Objects")
+    assert mapping["FunctionName"] == {"Ref": "LedgerAliaslive"}
+    assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+    assert resources["Objects"]["Properties"]["VisibilityTimeout"] >= resources["Ledger"]["Properties"]["Timeout"]
+
+
+def test_the_function_that_executes_batches_is_capped(source: Template) -> None:
+    [mapping] = mappings(settled(source, WorkConcurrency="7"), "Shards")
+    assert mapping["ScalingConfig"] == {"MaximumConcurrency": "7"}
 
 
 def mappings(resources: dict[str, Any], source: str) -> list[dict[str, Any]]:
@@ -407,6 +516,9 @@ def test_the_bucket_of_large_answers_is_private_and_forgets_them(resources: dict
     assert set(bucket["Properties"]["PublicAccessBlockConfiguration"].values()) == {True}
     rules = {rule["Prefix"]: rule for rule in bucket["Properties"]["LifecycleConfiguration"]["Rules"]}
     assert rules[PREFIX]["ExpirationInDays"] == 1
+    assert rules["files/"]["ExpirationInDays"] == rules["out/"]["ExpirationInDays"] == 30
+    assert rules["work/"]["ExpirationInDays"] > 1, "as long as a batch may take"
+    assert "in/" not in rules, "what lies there is its owner's"
     assert (bucket["DeletionPolicy"], bucket["UpdateReplacePolicy"]) == ("Retain", "Retain")
     [policy] = of_type(resources, "AWS::S3::BucketPolicy").values()
     [statement] = policy["Properties"]["PolicyDocument"]["Statement"]
@@ -436,6 +548,7 @@ def test_every_variable_the_template_sets_is_one_the_function_reads(resources: d
     for function in of_type(resources, "AWS::Lambda::Function").values():
         variables = function["Properties"]["Environment"]["Variables"]
         assert set(variables) <= {name.upper() for name in Settings.__dataclass_fields__} | ORT
+    variables = resources["Ledger"]["Properties"]["Environment"]["Variables"]
     assert variables["ROLLUPS_TABLE"] == {"Ref": "Rollups"}
     assert variables["LIMITS_TABLE"] == {"Ref": "Limits"}
     variables = resources["Embed"]["Properties"]["Environment"]["Variables"]
@@ -508,7 +621,7 @@ def test_one_image_is_built_for_all_functions(source: Template) -> None:
     """`sam build` makes one of all that it is told the same of."""
     functions = [each for each in source["Resources"].values() if each["Type"] == "AWS::Serverless::Function"]
 
-    assert len(functions) == 3
+    assert len(functions) == 4
     assert all(each["Metadata"] == functions[0]["Metadata"] for each in functions)
 
 
@@ -577,5 +690,8 @@ def test_outputs_are_what_an_operator_needs_next(source: Template) -> None:
         "LedgerQueue": {"Ref": "LedgerQueue"},
         "RollupsTable": {"Ref": "Rollups"},
         "ResultsBucket": {"Ref": "Results"},
+        "JobsTable": {"Ref": "Jobs"},
+        "MessagesQueue": {"Ref": "Messages"},
+        "WorkRole": {"Fn::GetAtt": ["WorkRole", "Arn"]},
         "AdminRole": {"Fn::GetAtt": ["AdminRole", "Arn"]},
     }

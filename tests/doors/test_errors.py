@@ -47,6 +47,12 @@ ELSEWHERE = [
         *(400, refusals.IRE, "response_too_large"),
         "The bucket that starts at 0 has more than 1 results. Group by less, or filter by project_ids or api_key_ids.",
     ),
+    # Of files and batches (tests/batches/).
+    (400, refusals.IRE, None, "Invalid file format for Batch API. Must be .jsonl"),
+    (400, refusals.IRE, None, "We could not parse the multipart/form-data body of your request."),
+    (400, refusals.IRE, "batch_not_cancellable", "Cannot cancel a batch with status 'completed'."),
+    (404, refusals.IRE, None, "No such File object: file-1"),
+    (404, refusals.IRE, None, "No such Batch object: batch_1"),
     (503, "service_unavailable_error", "model_loading", "The model is loading. Please try again in 2 seconds."),
     (
         *(503, "service_unavailable_error", "server_is_overloaded"),

@@ -138,7 +138,7 @@ def test_its_tables_are_asked_for_at_its_start(ledger_env: dict[str, str]) -> No
 
 def test_a_role_that_there_is_not_is_refused(ledger_env: dict[str, str]) -> None:
     done = run(ledger_env | {"FUNCTION_ROLE": "sing"}, "import handler.entry")
-    assert "FUNCTION_ROLE=sing: expected one of embed, ledger" in done.stderr
+    assert "FUNCTION_ROLE=sing: expected one of embed, work, ledger" in done.stderr
 
 
 def test_it_starts_in_a_fraction_of_a_models_time(ledger_env: dict[str, str], measured: Callable[[str], None]) -> None:

@@ -25,6 +25,7 @@ class Tables:
     prices: str
     entries: str
     rollups: str
+    jobs: str
 
     def create_key(self, account: str, role: str, limits: Limits = NO_LIMITS) -> str:
         return Keys(store.dynamodb, self.keys).create(account, role, "tests", limits)[0]
@@ -97,4 +98,5 @@ class MiniStack:
             entries=names["Entries"],
             prices=names["Prices"],
             rollups=names["Rollups"],
+            jobs=names["Jobs"],
         )

@@ -39,6 +39,11 @@ def usage(base_url: str, admin_key: str, calls: Sequence[tuple[str, Mapping[str,
     return _run("usage.mjs", {"baseURL": base_url, "adminAPIKey": admin_key, "calls": calls})
 
 
+def jobs(base_url: str, api_key: str, calls: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One answer for each call on files and batches; jobs.mjs says what is in both."""
+    return _run("jobs.mjs", {"baseURL": base_url, "apiKey": api_key, "calls": calls})
+
+
 def _run(program: str, job: Mapping[str, Any]) -> list[dict[str, Any]]:
     done = subprocess.run(
         [node(), program],

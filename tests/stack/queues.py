@@ -32,15 +32,18 @@ class Queue:
     def messages(self) -> list[dict[str, Any]]:
         """All that are there, as an event's records; they can be had again at once, and deleted until then."""
         found: list[dict[str, Any]] = []
-        while new := self._client.receive_message(QueueUrl=self.url, MaxNumberOfMessages=10, VisibilityTimeout=60).get(
-            "Messages"
-        ):
+        asked = {"MaxNumberOfMessages": 10, "VisibilityTimeout": 60, "AttributeNames": ["ApproximateReceiveCount"]}
+        while new := self._client.receive_message(QueueUrl=self.url, **asked).get("Messages"):
             found += new
         for each in found:
             self._client.change_message_visibility(
                 QueueUrl=self.url, ReceiptHandle=each["ReceiptHandle"], VisibilityTimeout=0
             )
         return [_record(each) for each in found]
+
+    def delete(self, message: dict[str, Any]) -> None:
+        """Remove one of `messages`."""
+        self._client.delete_message(QueueUrl=self.url, ReceiptHandle=message["receiptHandle"])
 
     def deliver(self, door: Door) -> int:
         """Give all messages to a door, and delete those that it is done with; how many those are."""
@@ -49,7 +52,7 @@ class Queue:
         failed = {each["itemIdentifier"] for each in door({"Records": messages}, None)["batchItemFailures"]}
         done = [each for each in messages if each["messageId"] not in failed]
         for each in done:
-            self._client.delete_message(QueueUrl=self.url, ReceiptHandle=each["receiptHandle"])
+            self.delete(each)
         return len(done)
 
 
@@ -58,7 +61,7 @@ def _record(message: dict[str, Any]) -> dict[str, Any]:
         "messageId": message["MessageId"],
         "receiptHandle": message["ReceiptHandle"],
         "body": message["Body"],
-        "attributes": {"ApproximateReceiveCount": "1"},
+        "attributes": {"ApproximateReceiveCount": message["Attributes"]["ApproximateReceiveCount"]},
         "messageAttributes": {},
         "eventSource": "aws:sqs",
         "eventSourceARN": "arn:aws:sqs:us-east-1:000000000000:tests",

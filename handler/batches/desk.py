@@ -1,0 +1,70 @@
+"""What callers do with batches: begin them and cancel them. The work is others'."""
+
+import time
+from collections.abc import Callable
+
+from handler import store
+from handler.batches.files import Files
+from handler.batches.jobs import Jobs, ReusedError
+from handler.batches.queue import CLOSE, PLAN, Steps
+from handler.batches.rows import Rows, new_id
+from handler.billing.keys import Caller
+from handler.billing.work import Identity
+from handler.contract import errors
+from handler.contract.batches import WINDOW_S, Asked, Batch
+from handler.contract.errors import ApiError
+from handler.contract.files import File
+from handler.settings import Settings
+
+
+class Desk:
+    """The batches of all accounts. Every call raises StoreUnavailableError where a store cannot be reached."""
+
+    def __init__(self, jobs: Jobs, files: Files, steps: Steps, clock: Callable[[], float] = time.time) -> None:
+        self.jobs, self._files, self._steps, self._clock = jobs, files, steps, clock
+
+    @classmethod
+    def open(cls, config: Settings) -> "Desk":
+        rows = Rows(store.dynamodb, config.jobs_table)
+        files = Files(rows, store.s3, config.results_bucket)
+        return cls(Jobs(rows), files, Steps(store.queues, config.plans_queue))
+
+    def create(self, asked: Asked, caller: Caller, key_hash: str, identity: Identity | None) -> tuple[Batch, bool]:
+        """A batch of a file's lines, and whether it is new: under the same `identity` it is made once. Raises 400."""
+        file, now = self._file(asked, caller.account), self._clock()
+        batch = Batch(
+            id=new_id("batch_", now),
+            account=caller.account,
+            input_file_id=file.id,
+            input_key=file.key,
+            created_at=int(now),
+            expires_at=int(now) + WINDOW_S,
+            output_lasts_s=asked.output_lasts_s,
+            key_id=caller.key_id,
+            key_hash=key_hash,
+            metadata=asked.metadata,
+        )
+        try:
+            made = self.jobs.create(batch, *((identity.id, identity.asked) if identity else ()))
+        except ReusedError:
+            raise errors.KEY_REUSED.error(param="Idempotency-Key") from None
+        if made.status == "validating":
+            self._steps.try_send(made, PLAN)
+        return made, made.id == batch.id
+
+    def cancel(self, account: str, batch_id: str) -> Batch:
+        """Raises 404, and 400 where it has ended otherwise."""
+        batch = self.jobs.cancel(account, batch_id)
+        if batch.status == "cancelling":
+            self._steps.try_send(batch, CLOSE)
+        return batch
+
+    def _file(self, asked: Asked, account: str) -> File:
+        try:
+            file = self._files.find(account, asked.input_file_id)
+        except ApiError:
+            file = None
+        if file is None or file.purpose != "batch" or file.status != "processed":
+            may = "a file of purpose 'batch' that has been uploaded"
+            raise errors.INVALID_VALUE.error(param="input_file_id", value=asked.input_file_id, values=may)
+        return file

@@ -1,0 +1,292 @@
+"""Batches: their rows in the Jobs table, and the conditional steps from one state to the next.
+
+    validating ──► in_progress ──► finalizing ──► completed, or expired where its time was up
+        │  │            │
+        │  └──► failed  └──► cancelling ──► cancelled
+        └─────────────────────────▲
+
+Each step is one conditional update, so that of any who attempt it one makes it, once.
+"""
+
+import json
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from handler import store
+from handler.batches import files
+from handler.batches.rows import Row, Rows, number, text
+from handler.contract import batches as wire
+from handler.contract import errors
+from handler.contract.batches import Batch, Fault
+from handler.contract.files import File, Page
+
+OPEN = "open"
+_KEPT_S = 90 * 86400  # rows of a batch, since it was made
+_NAMED_S = 48 * 3600  # an Idempotency-Key
+_ATTEMPTS, _PAUSE_S = 8, 0.05  # at a transaction that meets another on the same row
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What came of a shard, as its result says: lines and tokens, and how many bytes of it are output and errors."""
+
+    completed: int
+    failed: int
+    tokens: int
+    output: int
+    errors: int
+
+
+class ReusedError(Exception):
+    """The name under which a batch is to be made is another request's."""
+
+
+class Jobs:
+    """The batches of all accounts. Every call raises StoreUnavailableError where DynamoDB cannot be reached."""
+
+    def __init__(self, rows: Rows, clock: Callable[[], float] = time.time) -> None:
+        self.rows, self.clock = rows, clock
+
+    def create(self, batch: Batch, name: str | None = None, asked: str = "") -> Batch:
+        """A batch, or that which was made under the same `name` before. Raises ReusedError where something else was
+        `asked` for under it."""
+        puts = [_put(_row(batch)), _put(_open_row(batch))]
+        if name is not None:
+            puts.append(self._name(batch, name, asked))
+        if self._transact(puts):
+            return batch
+        known = self.find(batch.account, batch.id)  # a second attempt's, or that of the same event
+        if known is None and name is not None and (row := self.rows.get(f"named#{batch.account}", name)):
+            if text(row, "asked") != asked:
+                raise ReusedError
+            known = self.find(batch.account, str(text(row, "batch")))
+        if known is None:
+            raise store.StoreUnavailableError(f"a batch could not be made in {self.rows.table}")
+        return known
+
+    def find(self, account: str, batch_id: str) -> Batch | None:
+        row = self.rows.get(_partition(account), batch_id)
+        return None if row is None else _of(row)
+
+    def get(self, account: str, batch_id: str) -> Batch:
+        """Raises 404."""
+        if (batch := self.find(account, batch_id)) is None:
+            raise errors.NO_BATCH.error(param="id", id=batch_id)
+        return batch
+
+    def page(self, account: str, page: Page) -> tuple[list[Batch], bool]:
+        """A page of an account's batches, newest first, and whether there are more."""
+        found: list[Batch] = []
+        for row in self.rows.pages(_partition(account), page.after, ascending=False, size=page.limit + 1):
+            if len(found) == page.limit:
+                return found, True
+            found.append(_of(row))
+        return found, False
+
+    def open(self) -> Iterator[Batch]:
+        """Every batch that has not ended, those first whose time is up first."""
+        for row in self.rows.pages(OPEN):
+            if (batch := self.find(row["account"]["S"], row["batch"]["S"])) is not None:
+                yield batch
+
+    def cancel(self, account: str, batch_id: str) -> Batch:
+        """`cancelling`, or as it was where it is already. Raises 404, and 400 for one that has ended otherwise."""
+        if changed := self._step(account, batch_id, "cancelling", ("validating", "in_progress")):
+            return changed
+        batch = self.get(account, batch_id)
+        if batch.status not in ("cancelling", "cancelled"):
+            raise errors.NOT_CANCELLABLE.error(status=batch.status)
+        return batch
+
+    def plan(self, batch: Batch, model: str, etag: str, total: int, shards: int) -> Batch | None:
+        """`in_progress`, cut into so many shards of a file with this tag; None where it is not `validating`."""
+        facts = {"model": {"S": model}, "etag": {"S": etag}, "total": {"N": str(total)}, "shards": {"N": str(shards)}}
+        return self._step(batch.account, batch.id, "in_progress", ("validating",), facts)
+
+    def fail(self, batch: Batch, faults: tuple[Fault, ...]) -> bool:
+        """`failed`, for these reasons; False where it is not `validating`."""
+        return self._end(batch, "failed", "validating", {"faults": {"S": wire.dumps(faults)}}, [])
+
+    def expire(self, batch: Batch) -> Batch | None:
+        """Nothing more of it is begun; None where it has ended, is ending, or is being cancelled."""
+        facts = {"ends": {"S": "expired"}}
+        return self._step(batch.account, batch.id, None, ("validating", "in_progress"), facts)
+
+    def finalize(self, batch: Batch) -> Batch | None:
+        """`finalizing`, where all its shards are done; None where they are not, or it is not `in_progress`."""
+        return self._step(batch.account, batch.id, "finalizing", ("in_progress",), {}, "done = shards")
+
+    def end(self, batch: Batch, status: str, output: File | None, errors: File | None) -> bool:
+        """The batch's last state, and with it its files; False where it has ended before."""
+        made = {"output_file_id": output, "error_file_id": errors}
+        facts = {name: {"S": file.id} for name, file in made.items() if file is not None}
+        return self._end(batch, status, batch.status, facts, [files.row(file) for file in made.values() if file])
+
+    def is_done(self, batch: Batch, shard: int) -> bool:
+        return self.rows.get(_shards(batch), _number(shard)) is not None
+
+    def done(self, batch: Batch) -> Iterator[tuple[int, Counts]]:
+        """The shards that are done, in order."""
+        for row in self.rows.pages(_shards(batch)):
+            yield int(row["sk"]["S"]), Counts(**{name: int(row[name]["N"]) for name in Counts.__dataclass_fields__})
+
+    def count(self, batch: Batch, shard: int, counts: Counts) -> bool:
+        """A shard is done: noted and counted in one transaction, whoever else attempts it. Whether it was us."""
+        numbers = {name: {"N": str(value)} for name, value in vars(counts).items()}
+        row = {"pk": {"S": _shards(batch)}, "sk": {"S": _number(shard)}, **numbers, "ttl": _ttl(batch)}
+        adds = {name: numbers[name] for name in ("completed", "failed", "tokens")} | {"done": {"N": "1"}}
+        update = {
+            "TableName": self.rows.table,
+            "Key": _key(batch.account, batch.id),
+            "UpdateExpression": "ADD " + ", ".join(f"#{name} :{name}" for name in adds),
+            "ExpressionAttributeNames": {f"#{name}": name for name in adds},
+            "ExpressionAttributeValues": {f":{name}": value for name, value in adds.items()},
+        }
+        return self._transact([_put(row), {"Update": update}])
+
+    def _step(
+        self,
+        account: str,
+        batch_id: str,
+        status: str | None,
+        since: tuple[str, ...],
+        facts: Row | None = None,
+        condition: str = "",
+    ) -> Batch | None:
+        """One step, where the batch is in one of the states `since`; as it is then, None where it was not made."""
+        sets = dict(facts or {})
+        if status is not None:
+            sets |= {"status": {"S": status}, f"{status}_at": {"N": str(int(self.clock()))}}
+        client = self.rows.client()
+        with store.answering(self.rows.table), suppress(client.exceptions.ConditionalCheckFailedException):
+            update: Any = _update(self.rows.table, account, batch_id, sets, since, condition)
+            return _of(client.update_item(**update, ReturnValues="ALL_NEW")["Attributes"])
+        return None
+
+    def _end(self, batch: Batch, status: str, since: str, facts: Row, rows: list[Row]) -> bool:
+        sets = facts | {"status": {"S": status}, f"{status}_at": {"N": str(int(self.clock()))}}
+        update = _update(self.rows.table, batch.account, batch.id, sets, (since,))
+        opened = {"TableName": self.rows.table, "Key": {name: _open_row(batch)[name] for name in ("pk", "sk")}}
+        return self._transact([{"Update": update}, {"Delete": opened}, *(_put(row) for row in rows)])
+
+    def _name(self, batch: Batch, name: str, asked: str) -> Row:
+        """The put of what a batch is called by who made it, where nothing is, or what there is has been forgotten."""
+        row = {
+            "pk": {"S": f"named#{batch.account}"},
+            "sk": {"S": name},
+            "asked": {"S": asked},
+            "batch": {"S": batch.id},
+            "ttl": {"N": str(batch.created_at + _NAMED_S)},
+        }
+        put = _put(row)
+        put["Put"] |= {
+            "ConditionExpression": "attribute_not_exists(pk) OR #ttl <= :now",
+            "ExpressionAttributeNames": {"#ttl": "ttl"},
+            "ExpressionAttributeValues": {":now": {"N": str(batch.created_at)}},
+        }
+        return put
+
+    def _transact(self, parts: list[Any]) -> bool:
+        """All of it, or none: False where a condition does not hold. botocore gives it a token, by which a second
+        attempt after a lost answer is the first."""
+        for part in parts:
+            for each in part.values():
+                each.setdefault("TableName", self.rows.table)
+        client = self.rows.client()
+        for attempt in range(_ATTEMPTS):
+            with store.answering(self.rows.table):
+                try:
+                    client.transact_write_items(TransactItems=parts)
+                except client.exceptions.TransactionCanceledException as error:
+                    codes = {each.get("Code") for each in error.response["CancellationReasons"]}
+                    if "ConditionalCheckFailed" in codes:
+                        return False
+                    if "TransactionConflict" not in codes or attempt == _ATTEMPTS - 1:
+                        raise
+                else:
+                    return True
+            time.sleep(random.uniform(0, _PAUSE_S * 2**attempt))  # noqa: S311
+        return False
+
+
+def _update(table: str, account: str, batch_id: str, sets: Row, since: tuple[str, ...], condition: str = "") -> Row:
+    names = {f"#{name}": name for name in sets} | {"#status": "status"}
+    states = {f":since{place}": {"S": state} for place, state in enumerate(since)}
+    return {
+        "TableName": table,
+        "Key": _key(account, batch_id),
+        "UpdateExpression": "SET " + ", ".join(f"#{name} = :{name}" for name in sets),
+        "ConditionExpression": f"#status IN ({', '.join(states)})" + (f" AND {condition}" if condition else ""),
+        "ExpressionAttributeNames": names,
+        "ExpressionAttributeValues": {f":{name}": value for name, value in sets.items()} | states,
+    }
+
+
+def _put(row: Row) -> Row:
+    return {"Put": {"Item": row, "ConditionExpression": "attribute_not_exists(pk)"}}
+
+
+def _row(batch: Batch) -> Row:
+    words = ("account", "input_file_id", "input_key", "status", "key_id", "key_hash")
+    numbers = ("created_at", "expires_at", "output_lasts_s", "done", "total", "completed", "failed", "tokens")
+    return {
+        **_key(batch.account, batch.id),
+        **{name: {"S": getattr(batch, name)} for name in words},
+        **{name: {"N": str(getattr(batch, name))} for name in numbers},
+        "metadata": {"S": json.dumps(batch.metadata)},
+        "ttl": _ttl(batch),
+    }
+
+
+def _of(row: Row) -> Batch:
+    words = ("account", "input_file_id", "input_key", "status", "key_id", "key_hash")
+    numbers = ("created_at", "expires_at", "output_lasts_s", "done", "total", "completed", "failed", "tokens")
+    maybe = ("model", "ends", "output_file_id", "error_file_id")
+    faults = wire.loads(row["faults"]["S"]) if "faults" in row else ()
+    batch = Batch(
+        id=row["sk"]["S"],
+        **{name: str(text(row, name)) for name in words},  # type: ignore[arg-type]
+        **{name: int(row[name]["N"]) for name in numbers},  # type: ignore[arg-type]
+    )
+    return replace(
+        batch,
+        **{name: text(row, name) for name in maybe},  # type: ignore[arg-type]
+        metadata=json.loads(row["metadata"]["S"]),
+        etag=text(row, "etag") or "",
+        shards=number(row, "shards"),
+        faults=faults,
+        times={name: int(row[name]["N"]) for name in row if name.endswith("_at") and name != "expires_at"},
+    )
+
+
+def _open_row(batch: Batch) -> Row:
+    return {
+        "pk": {"S": OPEN},
+        "sk": {"S": f"{batch.expires_at}#{batch.account}#{batch.id}"},
+        "account": {"S": batch.account},
+        "batch": {"S": batch.id},
+    }
+
+
+def _key(account: str, batch_id: str) -> Row:
+    return {"pk": {"S": _partition(account)}, "sk": {"S": batch_id}}
+
+
+def _partition(account: str) -> str:
+    return f"batch#{account}"
+
+
+def _shards(batch: Batch) -> str:
+    return f"shards#{batch.id}"
+
+
+def _number(shard: int) -> str:
+    return f"{shard:08}"
+
+
+def _ttl(batch: Batch) -> Row:
+    return {"N": str(batch.created_at + _KEPT_S)}

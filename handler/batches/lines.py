@@ -1,0 +1,164 @@
+"""A batch's lines: read out of a file as it streams by, and written into its output and error files."""
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from handler.contract import body, errors
+from handler.contract.batches import ENDPOINT, MISSING, NOT_JSON, TOO_LONG, WRONG_URL, Fault, Unreached
+
+BOM = b"\xef\xbb\xbf"
+_DEEP = 100  # brackets: fewer cannot be too deep for the strict reader
+_TOKEN = re.compile(rb'"((?:[^"\\]|\\.)*)"|[{}\[\]]', re.DOTALL)
+
+
+class FaultError(Exception):
+    """A line for whose sake its whole file fails."""
+
+    def __init__(self, fault: Fault, param: str | None = None) -> None:
+        super().__init__(fault.code)
+        self.fault, self.param = fault, param
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line that is not blank. `number`: from 1, of all; `offset`: of its first byte in the file; `end`: behind its
+    line feed; `raw`: without its line end, and of one that is too long the head alone, `cut`."""
+
+    number: int
+    offset: int
+    end: int
+    raw: bytes
+    cut: bool = False
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a line asks for; `body` is None where the line is too long to be read."""
+
+    custom_id: str
+    body: Mapping[str, Any] | None
+
+
+def split(chunks: Iterable[bytes], longest: int, start: int = 0) -> Iterator[Line]:
+    """The lines of a file, or of a part of it that begins with a line at `start`. No more than a chunk and a line of
+    `longest` bytes is held."""
+    rest, offset, number, skipped = b"", start, 0, 0  # skipped: bytes of a line that are not held
+    for chunk in chunks:
+        *ended, rest = (rest + chunk).split(b"\n") if rest else chunk.split(b"\n")
+        for raw in ended:
+            number += 1
+            end = offset + skipped + len(raw) + 1
+            yield from _line(number, offset, end, raw, longest, cut=skipped > 0)
+            offset, skipped = end, 0
+        if len(rest) > longest:
+            skipped += len(rest) - longest
+            rest = rest[:longest]
+    if rest:
+        yield from _line(number + 1, offset, offset + skipped + len(rest), rest, longest, cut=skipped > 0)
+
+
+def _line(number: int, offset: int, end: int, raw: bytes, longest: int, *, cut: bool) -> Iterator[Line]:
+    if not offset and raw.startswith(BOM):
+        raw = raw[len(BOM) :]
+    raw = raw.removesuffix(b"\r")
+    if cut or len(raw) > longest:
+        yield Line(number, offset, end, raw[:longest], cut=True)
+    elif raw and not raw.isspace():
+        yield Line(number, offset, end, raw)
+
+
+def request(line: Line) -> Request:
+    """What a line asks for. Raises FaultError."""
+    if line.cut:
+        custom_id = _custom_id(line.raw)
+        if custom_id is None:
+            raise FaultError(TOO_LONG)
+        return Request(custom_id, None)
+    values = _object(line.raw)
+    custom_id, method, url, asked = (values.get(name) for name in ("custom_id", "method", "url", "body"))
+    if not isinstance(custom_id, str):
+        raise FaultError(MISSING, "custom_id")
+    if method is None:
+        raise FaultError(MISSING, "method")
+    if url is None:
+        raise FaultError(MISSING, "url")
+    if not isinstance(asked, dict):
+        raise FaultError(MISSING, "body")
+    if not isinstance(asked.get("model"), str):
+        raise FaultError(MISSING, "body.model")
+    if method != "POST" or url != ENDPOINT:
+        raise FaultError(WRONG_URL)
+    return Request(custom_id, asked)
+
+
+def inputs(asked: Mapping[str, Any]) -> int:
+    """How many inputs a body has, whatever they are."""
+    given = asked.get("input")
+    return len(given) if isinstance(given, list) and given and not isinstance(given[0], int) else 1
+
+
+def _object(raw: bytes) -> dict[str, Any]:
+    """By the fast reader where it agrees with the strict one, which has the last word."""
+    try:
+        if raw.count(b"[") + raw.count(b"{") > _DEEP:
+            raise ValueError
+        values = orjson.loads(raw)
+    except ValueError:
+        try:
+            values = body.read(raw)
+        except errors.ApiError:
+            raise FaultError(NOT_JSON) from None
+    if not isinstance(values, dict):
+        raise FaultError(NOT_JSON)
+    return values
+
+
+def _custom_id(head: bytes) -> str | None:
+    """The custom_id of an object of which the head is there, if it is in it."""
+    depth, before = 0, b""
+    for token in _TOKEN.finditer(head):
+        mark = token[0]
+        if mark in (b"{", b"["):
+            depth += 1
+        elif mark in (b"}", b"]"):
+            depth -= 1
+        elif depth == 1 and before == b'"custom_id"' and head[: token.start()].rstrip().endswith(b":"):
+            try:
+                return str(orjson.loads(mark))
+            except ValueError:
+                return None
+        before = mark
+    return None
+
+
+def answered(name: str, request: str, custom_id: str | None, status: int, answer: bytes) -> bytes:
+    """A line that was executed, with its response."""
+    head = b'{"id":%b,"custom_id":%b,"response":{"status_code":%d,"request_id":"req_%b","body":'
+    told = (orjson.dumps(name), orjson.dumps(custom_id), status, request.encode())
+    return b'%b%b},"error":null}\n' % (head % told, answer)
+
+
+class Writer:
+    """Lines of a batch's files. Ids derive from batch and offset: a shard that is done twice has the same lines."""
+
+    def __init__(self, batch_id: str) -> None:
+        self._batch_id = batch_id.encode()
+
+    def answered(self, offset: int, custom_id: str, status: int, answer: bytes) -> bytes:
+        """A line that was executed, with its response: of the output file at 200, else of the error file."""
+        name = self._name(offset).decode()
+        return answered(f"batch_req_{name}", name, custom_id, status, answer)
+
+    def unreached(self, offset: int, custom_id: str, why: Unreached) -> bytes:
+        """A line that was not."""
+        return b'{"id":"batch_req_%b","custom_id":%b,"response":null,"error":{"code":%b,"message":%b}}\n' % (
+            *(self._name(offset), orjson.dumps(custom_id), orjson.dumps(why.code), orjson.dumps(why.message)),
+        )
+
+    def _name(self, offset: int) -> bytes:
+        return hashlib.sha256(b"%b#%d" % (self._batch_id, offset)).hexdigest()[:32].encode()

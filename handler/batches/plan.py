@@ -1,0 +1,211 @@
+"""The first pass: a batch's file is streamed once, every line of it checked, and cut into shards. Whether the file
+fails is decided here, before any work is billed."""
+
+import logging
+import struct
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from heapq import nsmallest
+
+from handler.batches import lines
+from handler.batches.bucket import Bucket, GoneError, work
+from handler.batches.duplicates import Names
+from handler.batches.jobs import Jobs
+from handler.batches.lines import FaultError, Line
+from handler.batches.queue import Shard, Shards
+from handler.contract import errors
+from handler.contract.batches import (
+    DUPLICATE,
+    EMPTY,
+    GONE,
+    MOST_FAULTS,
+    TOO_MANY,
+    WRONG_MODEL,
+    Batch,
+    Fault,
+)
+from handler.contract.inputs import MAX_INPUTS
+from handler.contract.models import Models
+from handler.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_RANGE = struct.Struct("<QQQ")  # begin, end and lines of a shard, in the plan's object
+
+
+@dataclass
+class Plan:
+    """What was found in a file. `ranges`: begin, end and lines of each shard, one after the other."""
+
+    model: str = ""
+    total: int = 0
+    ranges: "array[int]" = field(default_factory=lambda: array("Q"))
+    faults: list[Fault] = field(default_factory=list)
+
+    @property
+    def shards(self) -> int:
+        return len(self.ranges) // 3
+
+    def dumps(self) -> bytes:
+        return b"".join(_RANGE.pack(*self.ranges[place : place + 3]) for place in range(0, len(self.ranges), 3))
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a file may have, 0 for any number, and what a line and a shard may."""
+
+    requests: int = 0
+    inputs: int = 0
+    bytes: int = 0
+    line: int = 8 << 20
+    shard: int = 400_000
+
+    @classmethod
+    def of(cls, config: Settings) -> "Bounds":
+        return cls(
+            config.batch_max_requests,
+            config.batch_max_inputs,
+            config.batch_max_bytes,
+            config.batch_max_line_bytes,
+            config.batch_shard_bytes,
+        )
+
+
+class Planner:
+    """Plans batches whose files lie in the bucket. `models`: those that are served."""
+
+    def __init__(self, jobs: Jobs, bucket: Bucket, queue: Shards, models: Models, bounds: Bounds) -> None:
+        self._jobs, self._bucket, self._queue, self._models, self._bounds = jobs, bucket, queue, models, bounds
+
+    def plan(self, batch: Batch) -> Batch | None:
+        """The batch `in_progress` with its first shards sent; None where it has failed or is in another state. Done
+        twice, it is done once: what an earlier attempt has got done is found."""
+        if batch.status == "validating" and batch.ends is None:
+            try:
+                chunks, etag = self._bucket.stream(batch.input_key)
+                found = read(chunks, self._models, self._bounds)
+            except GoneError:
+                found, etag = Plan(faults=[GONE]), ""
+            if found.faults:
+                self._jobs.fail(batch, tuple(found.faults))
+                return None
+            self._bucket.put_new(work(batch, "plan"), found.dumps(), {})
+            planned = self._jobs.plan(batch, found.model, etag, found.total, found.shards)
+            batch = planned or self._jobs.get(batch.account, batch.id)
+        if batch.status != "in_progress" or batch.ends is not None:
+            return None
+        self._queue.send(first(self._bucket, batch, self._queue.at_once))
+        return batch
+
+
+def first(bucket: Bucket, batch: Batch, most: int) -> list[Shard]:
+    """The first shards of a batch that is planned."""
+    assert batch.shards is not None  # noqa: S101  (it is planned)
+    return list(shards(bucket, batch, 0, min(most, batch.shards)))
+
+
+def shards(bucket: Bucket, batch: Batch, start: int, end: int) -> Iterator[Shard]:
+    """Shards of a batch that is planned, as its plan has them."""
+    if start >= end:
+        return
+    rest, place = b"", start
+    for chunk in bucket.read(work(batch, "plan"), start * _RANGE.size, end * _RANGE.size):
+        rest += chunk
+        whole = len(rest) - len(rest) % _RANGE.size
+        for begin, stop, count in _RANGE.iter_unpack(rest[:whole]):
+            yield Shard(batch.account, batch.id, place, begin, stop, count)
+            place += 1
+        rest = rest[whole:]
+
+
+def read(chunks: Iterable[bytes], models: Models, bounds: Bounds) -> Plan:
+    """The plan of a file. Memory does not grow with it, but for 24 bytes a shard."""
+    with Names() as names:
+        reading = _Reading(models, bounds, names)
+        for line in lines.split(_counted(chunks, reading), bounds.line):
+            reading.take(line)
+            if len(reading.plan.faults) >= MOST_FAULTS or reading.is_over:
+                return reading.plan
+        return reading.end()
+
+
+def _counted(chunks: Iterable[bytes], reading: "_Reading") -> Iterator[bytes]:
+    for chunk in chunks:
+        reading.size += len(chunk)
+        yield chunk
+
+
+class _Reading:
+    """The file as far as it has been read."""
+
+    def __init__(self, models: Models, bounds: Bounds, names: Names) -> None:
+        self.plan, self.size, self.is_over = Plan(), 0, False
+        self._models, self._bounds, self._names = models, bounds, names
+        self._limits = any((bounds.requests, bounds.inputs, bounds.bytes))
+        self._known: dict[str, str | None] = {}  # a name that lines have → the model's id, None for no model
+        self._inputs = 0
+        self._start = self._end = self._lines = self._in_shard = 0
+
+    def take(self, line: Line) -> None:
+        plan = self.plan
+        plan.total += 1
+        try:
+            asked = lines.request(line)
+            inputs = lines.inputs(asked.body) if asked.body is not None else 1
+            if asked.body is not None and not self._is_model(asked.body["model"]):
+                raise FaultError(WRONG_MODEL, "body.model")
+        except FaultError as error:
+            plan.faults.append(error.fault.at(line.number, error.param))
+            return
+        self._names.add(asked.custom_id, line.number)
+        self._inputs += inputs
+        if self._limits:
+            self._limit()
+        self._cut(line, inputs)
+
+    def end(self) -> Plan:
+        plan = self.plan
+        self._close()
+        if not plan.total:
+            plan.faults.append(EMPTY)
+        room = MOST_FAULTS - len(plan.faults)
+        repeated = nsmallest(room, self._names.repeated())
+        plan.faults += [DUPLICATE.at(line, "custom_id") for line in repeated]
+        plan.faults.sort(key=lambda fault: fault.line or 0)
+        return plan
+
+    def _is_model(self, name: str) -> bool:
+        """Whether it is a model that is served, and the one of the lines before."""
+        if name not in self._known:
+            try:
+                self._known[name] = self._models.find(name).id
+            except errors.ApiError:
+                return False
+        self.plan.model = self.plan.model or self._known[name] or ""
+        return self._known[name] == self.plan.model
+
+    def _limit(self) -> None:
+        for what, most, found in (
+            ("requests", self._bounds.requests, self.plan.total),
+            ("inputs", self._bounds.inputs, self._inputs),
+            ("bytes", self._bounds.bytes, self.size),
+        ):
+            if most and found > most:
+                fault = Fault(TOO_MANY.code, TOO_MANY.message.format(most=most, what=what))
+                self.plan.faults, self.is_over = [fault], True
+                return
+
+    def _cut(self, line: Line, inputs: int) -> None:
+        """A shard takes lines while its bytes and inputs, by which its tokens and its result are bounded, are few."""
+        full = line.end - self._start > self._bounds.shard or self._in_shard + inputs > MAX_INPUTS
+        if self._lines and full:
+            self._close()
+        if not self._lines:
+            self._start = line.offset
+        self._end, self._lines, self._in_shard = line.end, self._lines + 1, self._in_shard + inputs
+
+    def _close(self) -> None:
+        if self._lines:
+            self.plan.ranges.extend((self._start, self._end, self._lines))
+        self._lines = self._in_shard = 0

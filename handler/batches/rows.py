@@ -1,0 +1,84 @@
+"""The Jobs table's rows: files and batches of an account, in the order in which they were made.
+
+    pk                  sk
+    file#ACCOUNT        file-…          a file
+    batch#ACCOUNT       batch_…         a batch
+    named#ACCOUNT       SHA-256         the Idempotency-Key, or the event, that has made a batch
+    open                EXPIRES#ACCOUNT#batch_…    each batch that has not ended
+    shards#batch_…      00000007        a shard that is done
+    careful#batch_…     00000007        the line that a shard is at, if it goes line by line (careful.py)
+
+Ids begin with their time, so that a page of an account's newest is one query.
+"""
+
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from handler import store
+
+if TYPE_CHECKING:
+    from types_boto3_dynamodb import DynamoDBClient
+
+Row = dict[str, Any]
+
+_TIME, _REST = 12, 20  # hex digits of an id: milliseconds, and what tells those of one from another
+
+
+def new_id(prefix: str, now: float | None = None, rest: str = "") -> str:
+    """`prefix` and 32 hex digits; of one made later they are greater. `rest`: the last 20 of them, else random."""
+    millis = int((time.time() if now is None else now) * 1000)
+    return f"{prefix}{millis:0{_TIME}x}{rest or secrets.token_hex(_REST // 2)}"
+
+
+def number(row: Mapping[str, Any], name: str) -> int | None:
+    """A row's number, None where it has none."""
+    return int(row[name]["N"]) if name in row else None
+
+
+def text(row: Mapping[str, Any], name: str) -> str | None:
+    return str(row[name]["S"]) if name in row else None
+
+
+class Rows:
+    """The Jobs table. Every call raises StoreUnavailableError where DynamoDB cannot be reached."""
+
+    def __init__(self, client: Callable[[], "DynamoDBClient"], table: str) -> None:
+        self.client, self.table = client, table
+
+    def get(self, pk: str, sk: str) -> Row | None:
+        """One row as it is now."""
+        with store.answering(self.table):
+            key = {"pk": {"S": pk}, "sk": {"S": sk}}
+            return self.client().get_item(TableName=self.table, Key=key, ConsistentRead=True).get("Item")
+
+    def pages(self, pk: str, after: str | None = None, *, ascending: bool = True, size: int = 1000) -> Iterator[Row]:
+        """The rows of a partition behind `after`, read some at a time."""
+        start: Row | None = {"pk": {"S": pk}, "sk": {"S": after}} if after else None
+        while True:
+            more: Any = {"ExclusiveStartKey": start} if start else {}
+            with store.answering(self.table):
+                found = self.client().query(
+                    TableName=self.table,
+                    KeyConditionExpression="pk = :pk",
+                    ExpressionAttributeValues={":pk": {"S": pk}},
+                    ScanIndexForward=ascending,
+                    ConsistentRead=True,
+                    Limit=size,
+                    **more,
+                )
+            yield from found["Items"]
+            start = found.get("LastEvaluatedKey")
+            if not start:
+                return
+
+    def put(self, row: Row) -> None:
+        with store.answering(self.table):
+            self.client().put_item(TableName=self.table, Item=row)
+
+    def delete(self, pk: str, sk: str) -> Row | None:
+        """Remove a row; what it was."""
+        with store.answering(self.table):
+            key: Any = {"pk": {"S": pk}, "sk": {"S": sk}}
+            return self.client().delete_item(TableName=self.table, Key=key, ReturnValues="ALL_OLD").get("Attributes")

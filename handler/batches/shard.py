@@ -1,0 +1,153 @@
+"""The second pass: the lines of a shard are embedded, in full batches of the engine's, and what came of them becomes
+its result, unless another's is there."""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from handler.batches import lines, plan
+from handler.batches.bucket import GoneError
+from handler.batches.careful import Careful
+from handler.batches.lines import Line
+from handler.batches.queue import CLOSE, FINISH, Shard, Shards, Steps
+from handler.batches.results import Made, Results, read
+from handler.bulk import Answered, Payer
+from handler.contract import errors
+from handler.contract.batches import Batch
+from handler.engine.engine import DeadlineError
+
+log = logging.getLogger(__name__)
+
+_GROUP = 64  # lines that are given to the engine together, and of two groups one is read and written meanwhile
+_GROUPS = 3  # of them under way
+_CAREFUL = 3  # received so often, it goes line by line
+
+Embed = Callable[[Sequence[Mapping[str, Any]], Payer, float | None], list[Answered]]
+
+
+class Worker:
+    """Executes shards. `payer`: who pays for a batch's lines; `embed`: `Bulk.answer`; `longest`: bytes of a line."""
+
+    def __init__(
+        self,
+        results: Results,
+        shards: Shards,
+        steps: Steps,
+        payer: Callable[[Batch], Payer],
+        embed: Embed,
+        longest: int,
+    ) -> None:
+        self._results, self._shards, self._steps = results, shards, steps
+        self._jobs, self._bucket = results.jobs, results.bucket
+        self._payer, self._embed, self._longest = payer, embed, longest
+
+    def run(self, shard: Shard, received: int = 1, deadline: float | None = None) -> None:
+        """Execute a shard, and see to what comes after it. Any number of times, at once or one after the other: it has
+        one result, and one record of that. Raises StoreUnavailableError, or DeadlineError at the `deadline`."""
+        batch = self._jobs.find(shard.account, shard.batch)
+        if batch is None or batch.status != "in_progress" or batch.ends is not None:
+            return  # what is left of it is closed
+        if batch.expires_at <= self._jobs.clock():
+            if self._jobs.expire(batch):
+                self._steps.try_send(batch, CLOSE)
+            return
+        if not self._jobs.is_done(batch, shard.number):
+            told = self._results.told(batch, shard.number)
+            if told is None:
+                told = self._execute(batch, shard, deadline, careful=received >= _CAREFUL)
+            self._results.settle(batch, shard.number, told)
+        self._go_on(batch, shard)
+
+    def _go_on(self, batch: Batch, shard: Shard) -> None:
+        """Send the shard whose turn it is after this one, and once all are done, what joins them. A shard that comes
+        again sends it again, unless that one is done: it cannot be known to have been sent."""
+        assert batch.shards is not None  # noqa: S101  (it is in progress)
+        following = shard.number + self._shards.at_once
+        if following < batch.shards and not self._jobs.is_done(batch, following):
+            self._shards.send(list(plan.shards(self._bucket, batch, following, following + 1)))
+        now = self._jobs.get(batch.account, batch.id)
+        if now.status == "in_progress" and now.done == now.shards:
+            self._steps.send(batch, FINISH)
+
+    def _execute(self, batch: Batch, shard: Shard, deadline: float | None, *, careful: bool) -> Mapping[str, str]:
+        """What is told of the result, ours or another's."""
+        payer = self._payer(batch)
+        with Made(batch) as made:
+            try:
+                found = read(self._bucket, batch, shard, self._longest)
+                groups = self._one_by_one(batch, shard, found) if careful else _groups(found)
+                for group, answers in self._answers(groups, payer, deadline):
+                    for (line, asked), answer in zip(group, answers, strict=True):
+                        made.answered(line, asked.custom_id, answer.status, answer.body, answer.tokens)
+            except GoneError:
+                log.error("the file of batch %s has changed or gone: shard %d has failed", batch.id, shard.number)
+                made.lost(shard.lines)
+            facts = {"model": str(batch.model), "key_id": payer.caller.key_id, "price": f"{payer.price:f}"}
+            return self._results.put(batch, shard.number, made, facts)
+
+    def _one_by_one(self, batch: Batch, shard: Shard, found: Iterator[Line]) -> Iterator["_Group"]:
+        with Careful(self._jobs.rows, batch, shard.number) as careful:
+            for line in found:
+                yield _Group([(line, lines.request(line))], dead=not careful.begin(line.offset), alone=True)
+
+    def _answers(
+        self, groups: Iterator["_Group"], payer: Payer, deadline: float | None
+    ) -> Iterator[tuple[Sequence[tuple[Line, lines.Request]], list[Answered]]]:
+        """Groups and their answers in order. While the engine has one, the next is read and the one before written."""
+        under_way: deque[tuple[_Group, Future[list[Answered]]]] = deque()
+        with ThreadPoolExecutor(2, "lines") as pool:
+            try:
+                for group in groups:
+                    under_way.append((group, pool.submit(self._answer, group, payer, deadline)))
+                    while len(under_way) >= (1 if group.alone else _GROUPS):
+                        first, answers = under_way.popleft()
+                        yield first.lines, answers.result()
+                while under_way:
+                    first, answers = under_way.popleft()
+                    yield first.lines, answers.result()
+            finally:
+                for _, each in under_way:
+                    each.cancel()
+
+    def _answer(self, group: "_Group", payer: Payer, deadline: float | None) -> list[Answered]:
+        if deadline is not None and time.monotonic() >= deadline:
+            raise DeadlineError
+        readable = [asked.body for _, asked in group.lines if asked.body is not None and not group.dead]
+        answers = iter(self._embed(readable, payer, deadline) if readable else [])
+        return [
+            _refused(group, line, self._longest) if asked.body is None or group.dead else next(answers)
+            for line, asked in group.lines
+        ]
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Lines that go to the engine together; `alone`: one of which nothing else may be under way beside it, `dead`: that
+    has ended the function before."""
+
+    lines: Sequence[tuple[Line, lines.Request]]
+    dead: bool = False
+    alone: bool = False
+
+
+def _refused(group: _Group, line: Line, longest: int) -> Answered:
+    if group.dead:
+        error = errors.UNFORESEEN.error(id=f"line at byte {line.offset}")
+    else:
+        error = errors.BODY_TOO_LARGE.error(n=line.end - line.offset, limit=longest)
+    return Answered(error.status, error.body(), 0)
+
+
+def _groups(found: Iterator[Line]) -> Iterator[_Group]:
+    group: list[tuple[Line, lines.Request]] = []
+    for line in found:
+        group.append((line, lines.request(line)))
+        if len(group) == _GROUP:
+            yield _Group(group)
+            group = []
+    if group:
+        yield _Group(group)

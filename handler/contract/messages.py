@@ -1,0 +1,92 @@
+"""A message of SQS that asks for embeddings: who pays, what is asked for, and where its answer goes."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from handler.contract import body, errors, fields
+from handler.contract.errors import ApiError
+
+_ACCOUNT = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_S3 = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,62})/((?:.*/)?)")
+_NAME = 256  # characters of an id or custom_id
+
+
+class UnreadableError(Exception):
+    """Nobody can be told: it names no account, or no place for an answer. The message says why, and nothing of its
+    own words."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an answer goes: below a prefix of a bucket, or to a queue."""
+
+    bucket: str = ""
+    prefix: str = ""
+    queue: str = ""
+
+
+@dataclass(frozen=True)
+class Message:
+    """`id`: its sender's own, by which it is known again, else None; `fault`: why nothing else can be answered."""
+
+    account: str
+    place: Place
+    key_id: str | None
+    id: str | None
+    custom_id: str | None
+    body: Mapping[str, Any]
+    fault: ApiError | None = None
+
+    @property
+    def asked(self) -> str:
+        """SHA-256, in hex, of what is asked for."""
+        text = json.dumps(self.body, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def read(text: str, bucket: str, destinations: str) -> Message:
+    """A message. `bucket`: where answers go that are sent nowhere else; `destinations`: places that may be named,
+    separated by commas. Raises UnreadableError."""
+    try:
+        values = body.read(text.encode("utf-8", "surrogatepass"))
+    except ApiError:
+        raise UnreadableError("it is not the JSON of an object") from None
+    account = values.get("account")
+    if not isinstance(account, str) or not _ACCOUNT.fullmatch(account):
+        raise UnreadableError("it names no account")
+    place = _place(values.get("to"), destinations) or Place(bucket, f"out/{account}/messages/")
+    named = {name: values.get(name) for name in ("key_id", "id", "custom_id")}
+    words = {name: value if isinstance(value, str) and len(value) <= _NAME else None for name, value in named.items()}
+    asked = values.get("body")
+    return Message(
+        account, place, **words, body=asked if isinstance(asked, dict) else {}, fault=_fault(values, named, words)
+    )
+
+
+def _fault(values: Mapping[str, Any], named: Mapping[str, Any], words: Mapping[str, Any]) -> ApiError | None:
+    for name, value in named.items():
+        if value is not None and words[name] is None:
+            return fields.wrong_type(name, f"a string of {_NAME} characters at most", value)
+    asked = values.get("body")
+    if asked is None:
+        return errors.MISSING_PARAMETER.error(param="body", field="body")
+    return None if isinstance(asked, dict) else fields.wrong_type("body", "an object", asked)
+
+
+def _place(to: Any, destinations: str) -> Place | None:
+    """What `to` names; None where it names nothing. Raises UnreadableError."""
+    if to is None:
+        return None
+    allowed = [each.strip() for each in destinations.split(",") if each.strip()]
+    match to:
+        case {"queue": str(url)} if url in allowed:
+            return Place(queue=url)
+        case {"s3": str(where)} if (found := _S3.fullmatch(where)) and any(
+            where.startswith(each) for each in allowed if each.startswith("s3://") and each.endswith("/")
+        ):
+            return Place(found[1], found[2])
+    raise UnreadableError("it is to be answered at no place of RESULT_DESTINATIONS")

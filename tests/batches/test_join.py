@@ -1,0 +1,138 @@
+"""Many results made one object: within S3's limits, in order, once."""
+
+import random
+from typing import Any
+
+import boto3
+import pytest
+
+from handler.batches import join as module
+from handler.batches.bucket import Bucket
+from handler.batches.join import PART, OutOfTimeError, Piece, join
+
+MIB = 1 << 20
+
+
+class Parts(Bucket):
+    """The bucket, and the sizes of the parts that are uploaded to it, which the emulator does not look at."""
+
+    def __init__(self, name: str) -> None:
+        self.sizes: dict[str, list[int]] = {}
+        inner = boto3.client("s3")
+        inner.meta.events.register("provide-client-params.s3.UploadPart", self._put)
+        inner.meta.events.register("provide-client-params.s3.UploadPartCopy", self._copied)
+        super().__init__(lambda: inner, name)
+        self.copied = 0
+
+    def _put(self, params: dict[str, Any], **_: Any) -> None:
+        self.sizes.setdefault(params["Key"], []).append(len(params["Body"]))
+
+    def _copied(self, params: dict[str, Any], **_: Any) -> None:
+        start, _, end = params["CopySourceRange"].removeprefix("bytes=").partition("-")
+        self.copied += 1
+        self.sizes.setdefault(params["Key"], []).append(int(end) - int(start) + 1)
+
+
+@pytest.fixture
+def parts(bucket: str) -> Parts:
+    return Parts(bucket)
+
+
+def pieces(parts: Parts, name: str, sizes: list[int]) -> tuple[list[Piece], bytes]:
+    """Results with a byte more on either side, and what they are together."""
+    chance, found, whole = random.Random(len(sizes)), list[Piece](), b""
+    for number, size in enumerate(sizes):
+        body, key = chance.randbytes(size), f"work/{name}/{number}"
+        parts.client().put_object(Bucket=parts.name, Key=key, Body=b"<" + body + b">")
+        found.append(Piece(key, 1, 1 + size))
+        whole += body
+    return found, whole
+
+
+def content(parts: Parts, key: str) -> bytes:
+    body: bytes = parts.client().get_object(Bucket=parts.name, Key=key)["Body"].read()
+    return body
+
+
+def never() -> bool:
+    return False
+
+
+SIZES = {
+    "one": [1],
+    "small": [1000] * 40,
+    "large": [6 * MIB, 7 * MIB],
+    "exact": [PART, PART],
+    "mixed": [1, 12 * MIB, 3 * MIB, 0, 3 * MIB, 6 * MIB, 10, 5 * MIB, 4 * MIB, 11 * MIB, 7],
+    "many": [MIB + n for n in range(20)],
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_a_joined_object_is_its_pieces_in_order_in_parts_that_s3_takes(parts: Parts, name: str) -> None:
+    found, whole = pieces(parts, f"join-{name}", SIZES[name])
+    key = f"out/join-{name}"
+    assert join(parts, found, key, f"work/{name}/joined/", never) == len(whole)
+    assert content(parts, key) == whole
+    *body, last = parts.sizes[key]
+    assert all(PART <= size <= 5 << 30 for size in body)
+    assert 0 < last <= 5 << 30
+    assert len(body) < 10_000
+
+
+def test_large_pieces_are_copied_where_they_lie(parts: Parts) -> None:
+    found, _ = pieces(parts, "join-copied", [6 * MIB, 7 * MIB, 100])
+    join(parts, found, "out/join-copied", "work/copied/", never)
+    assert parts.copied == 2
+
+
+def test_of_nothing_no_object_is_made(parts: Parts) -> None:
+    assert join(parts, [Piece("work/none", 0, 0)], "out/join-none", "work/none/", never) == 0
+    assert parts.size("out/join-none") is None
+
+
+def test_what_is_joined_is_joined_once(parts: Parts) -> None:
+    found, whole = pieces(parts, "join-once", [1000, 2000])
+    for _ in range(2):
+        assert join(parts, found, "out/join-once", "work/once/", never) == 3000
+    assert len(parts.sizes["out/join-once"]) == 1
+    assert content(parts, "out/join-once") == whole
+
+
+def test_of_two_that_join_at_once_the_first_to_end_has_made_it(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, whole = pieces(parts, "join-twice", [1000, 2000])
+    looked = parts.size
+    monkeypatch.setattr(parts, "size", lambda _: None)  # each has looked before the other was done
+    for _ in range(2):
+        assert join(parts, found, "out/join-twice", "work/twice/", never) == 3000
+    assert looked("out/join-twice") == 3000
+    assert content(parts, "out/join-twice") == whole
+    uploads = parts.client().list_multipart_uploads(Bucket=parts.name).get("Uploads", [])
+    assert [each for each in uploads if each["Key"] == "out/join-twice"] == []
+
+
+@pytest.fixture
+def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_PIECES", 4)
+
+
+@pytest.mark.usefixtures("small_groups")
+def test_very_many_pieces_are_joined_in_groups_first(parts: Parts) -> None:
+    found, whole = pieces(parts, "join-groups", [2 * MIB] * 14)
+    assert join(parts, found, "out/join-groups", "work/groups/", never) == len(whole)
+    assert content(parts, "out/join-groups") == whole
+    assert len([key for key in parts.sizes if key.startswith("work/groups/")]) == 4
+    for *body, _ in parts.sizes.values():
+        assert all(size >= PART for size in body)
+
+
+@pytest.mark.usefixtures("small_groups")
+def test_what_there_was_no_time_for_goes_on_where_it_was(parts: Parts) -> None:
+    found, whole = pieces(parts, "join-time", [100] * 10)
+    spent = iter([False, True])
+    with pytest.raises(OutOfTimeError):
+        join(parts, found, "out/join-time", "work/time/", lambda: next(spent))
+    assert (parts.size("work/time/000000"), parts.size("work/time/000001")) == (400, None)
+    assert join(parts, found, "out/join-time", "work/time/", never) == len(whole)
+    assert len(parts.sizes["work/time/000000"]) == 1, "a group that is there is not made again"
+    assert content(parts, "out/join-time") == whole

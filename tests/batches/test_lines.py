@@ -1,0 +1,145 @@
+"""Lines of a batch's file: whatever a file has, each good line is read, and each bad one is told."""
+
+import json
+
+import pytest
+
+from handler.batches import lines
+from handler.batches.lines import FaultError, Writer
+from handler.contract.batches import EXPIRED
+
+GOOD = {"custom_id": "1", "method": "POST", "url": "/v1/embeddings", "body": {"model": "m", "input": "a"}}
+
+
+def chunks(data: bytes, size: int) -> list[bytes]:
+    return [data[start : start + size] for start in range(0, len(data), size)]
+
+
+def line(raw: bytes) -> lines.Line:
+    [found] = lines.split([raw], 1 << 20)
+    return found
+
+
+def faulty(**changes: object) -> bytes:
+    return json.dumps({name: value for name, value in (GOOD | changes).items() if value is not None}).encode()
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("last", [b"", b"\n", b"\n\n \t\n"])
+def test_a_bom_line_ends_blank_lines_and_a_last_line_without_end_lose_nothing(
+    size: int, end: bytes, last: bytes
+) -> None:
+    data = lines.BOM + b'{"a":1}' + end + end + b'  {"b":"\xc3\xa9"} ' + end + b'{"c":3}' + last
+    found = list(lines.split(chunks(data, size), 100))
+    assert [json.loads(each.raw) for each in found] == [{"a": 1}, {"b": "é"}, {"c": 3}]
+    assert [each.number for each in found] == [1, 3, 4]
+    for each in found:  # a line is where it says that it is
+        assert json.loads(data[each.offset : each.end].removeprefix(lines.BOM)) == json.loads(each.raw)
+
+
+@pytest.mark.parametrize("size", [1, 5, 64, 1000])
+def test_a_line_that_is_too_long_is_held_by_its_head_alone(size: int) -> None:
+    data = b"short\n" + b"x" * 300 + b"\nlast\n" + b"y" * 200
+    found = list(lines.split(chunks(data, size), 10))
+    assert [(each.raw, each.cut) for each in found] == [
+        (b"short", False),
+        (b"x" * 10, True),
+        (b"last", False),
+        (b"y" * 10, True),
+    ]
+    assert [(each.offset, each.end) for each in found] == [(0, 6), (6, 307), (307, 312), (312, 512)]
+
+
+def test_a_part_of_a_file_has_the_offsets_of_the_whole() -> None:
+    data = b"one\ntwo\nthree\n"
+    whole = [(each.offset, each.end, each.raw) for each in lines.split([data], 99)]
+    part = [(each.offset, each.end, each.raw) for each in lines.split([data[4:]], 99, 4)]
+    assert part == whole[1:]
+
+
+def test_a_good_line_is_what_it_says() -> None:
+    found = lines.request(line(json.dumps(GOOD).encode()))
+    assert (found.custom_id, found.body) == ("1", GOOD["body"])
+
+
+@pytest.mark.parametrize(
+    ("raw", "code", "param"),
+    [
+        (b"{", "invalid_json_line", None),
+        (b"[]", "invalid_json_line", None),
+        (b'"text"', "invalid_json_line", None),
+        (b"null", "invalid_json_line", None),
+        (b'{"custom_id":"\xff"}', "invalid_json_line", None),
+        (b'{"custom_id":NaN}', "invalid_json_line", None),
+        (b'{"custom_id":"1","more":' + b"[" * 101 + b"]" * 101 + b"}", "invalid_json_line", None),
+        (faulty(custom_id=None), "missing_required_parameter", "custom_id"),
+        (faulty(custom_id=7), "missing_required_parameter", "custom_id"),
+        (faulty(method=None), "missing_required_parameter", "method"),
+        (faulty(url=None), "missing_required_parameter", "url"),
+        (faulty(body=None), "missing_required_parameter", "body"),
+        (faulty(body='{"model":"m"}'), "missing_required_parameter", "body"),
+        (faulty(body={"input": "a"}), "missing_required_parameter", "body.model"),
+        (faulty(url="/v1/chat/completions"), "url_mismatch", None),
+        (faulty(method="GET"), "url_mismatch", None),
+    ],
+)
+def test_a_line_for_which_the_file_fails(raw: bytes, code: str, param: str | None) -> None:
+    with pytest.raises(FaultError) as failed:
+        lines.request(line(raw))
+    assert (failed.value.fault.code, failed.value.param) == (code, param)
+
+
+def test_a_lone_surrogate_is_read_as_the_http_door_reads_it() -> None:
+    raw = json.dumps(GOOD | {"body": {"model": "m", "input": "\ud800"}}).encode()
+    body = lines.request(line(raw)).body
+    assert body is not None
+    assert body["input"] == "\ufffd"
+
+
+@pytest.mark.parametrize(
+    ("head", "custom_id"),
+    [
+        (b'{"custom_id":"a\\"b","body":{"input":"' + b"x" * 99, 'a"b'),
+        (b'{ "body" : {"custom_id":"no", "a":["custom_id"]}, "custom_id" : "yes", "more": "' + b"x" * 99, "yes"),
+        (b'{"body":{"custom_id":"no","input":"' + b"x" * 99, None),
+        (b'["custom_id","no' + b"x" * 99, None),
+        (b'{"a":"custom_id","b":"no' + b"x" * 99, None),
+    ],
+)
+def test_of_a_line_that_is_too_long_the_name_is_read(head: bytes, custom_id: str | None) -> None:
+    [cut] = lines.split([head], 90)
+    if custom_id is None:
+        with pytest.raises(FaultError, match="invalid_json_line"):
+            lines.request(cut)
+    else:
+        assert lines.request(cut) == lines.Request(custom_id, None)
+
+
+@pytest.mark.parametrize(
+    ("given", "count"), [("a", 1), (["a", "b"], 2), ([1, 2, 3], 1), ([[1], [2]], 2), ([], 1), (None, 1), (7, 1)]
+)
+def test_inputs_are_counted_as_they_will_be(given: object, count: int) -> None:
+    assert lines.inputs({"input": given}) == count
+
+
+def test_what_is_written_is_the_contracts_and_the_same_each_time() -> None:
+    writer = Writer("batch_1")
+    done = writer.answered(7, 'c"ü', 200, b'{"object":"list"}')
+    assert done == Writer("batch_1").answered(7, 'c"ü', 200, b'{"object":"list"}')
+    found = json.loads(done)
+    assert done.endswith(b"\n")
+    assert found.keys() == {"id", "custom_id", "response", "error"}
+    name = found["id"].removeprefix("batch_req_")
+    assert found["custom_id"] == 'c"ü'
+    assert found["response"] == {"status_code": 200, "request_id": f"req_{name}", "body": {"object": "list"}}
+    assert found["error"] is None
+    other = json.loads(writer.unreached(8, "d", EXPIRED))
+    assert other["id"] != found["id"]
+    message = "This request could not be executed before the completion window expired."
+    assert other == {
+        "id": other["id"],
+        "custom_id": "d",
+        "response": None,
+        "error": {"code": "batch_expired", "message": message},
+    }

@@ -1,0 +1,253 @@
+"""Messages that ask for embeddings: answered where they say, billed once, and each for itself."""
+
+import base64
+import json
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Any
+
+import boto3
+import numpy as np
+import pytest
+
+from handler.contract.limits import Limits
+from handler.engine.pace import Pace
+from handler.engine.turns import Turns
+from handler.events.messages import Messages
+from handler.service import Service
+from handler.settings import Settings
+from handler.store import StoreUnavailableError
+from tests.batches.works import MODEL
+from tests.conftest import HOUSE
+from tests.stack.ministack import Tables
+from tests.stack.queues import Queue
+
+
+@dataclass
+class Post:
+    """The door, and what its messages leave."""
+
+    door: Messages
+    account: str
+    bucket: str
+    usage: str
+    answers: Queue
+    dead: Queue
+
+    def message(self, text: Any = "the quick brown fox", **fields: Any) -> dict[str, Any]:
+        said = {"account": self.account, "body": {"model": MODEL, "input": text, "encoding_format": "base64"}} | fields
+        return record(json.dumps({name: value for name, value in said.items() if value is not None}))
+
+    def take(self, *records: dict[str, Any], context: Any = None) -> list[str]:
+        """The messages that have to come again."""
+        return [each["itemIdentifier"] for each in self.door({"Records": records}, context)["batchItemFailures"]]
+
+    def objects(self, prefix: str = "") -> list[dict[str, Any]]:
+        """The answers in the bucket."""
+        prefix = prefix or f"out/{self.account}/messages/"
+        client = boto3.client("s3")
+        keys = [each["Key"] for each in client.list_objects_v2(Bucket=self.bucket, Prefix=prefix).get("Contents", [])]
+        return [json.loads(client.get_object(Bucket=self.bucket, Key=key)["Body"].read()) for key in keys]
+
+    def records(self) -> list[dict[str, Any]]:
+        pages = boto3.client("dynamodb").get_paginator("scan").paginate(TableName=self.usage)
+        found = [item for page in pages for item in page["Items"]]
+        return [item for item in found if str(item["pk"]["S"]).startswith(f"{self.account}#")]
+
+
+def record(body: str) -> dict[str, Any]:
+    attributes = {"ApproximateReceiveCount": "1", "SentTimestamp": "1795334401123"}
+    return {"messageId": str(uuid.uuid4()), "body": body, "attributes": attributes}
+
+
+@pytest.fixture
+def post(config: Settings, service: Service, account: str, bucket: str) -> Post:
+    answers, dead = Queue(), Queue()
+    places = f"s3://{bucket}/elsewhere/, {answers.url}"
+    own = replace(config, result_destinations=places, dead_messages_queue=dead.url)
+    return Post(Messages(own, service), account, bucket, config.usage_table, answers, dead)
+
+
+def test_a_message_is_answered_in_the_bucket_and_billed_at_the_online_price(post: Post, service: Service) -> None:
+    sent = post.message(id="order-77/part-3", custom_id="c-1")
+    assert post.take(sent) == []
+    [answer] = post.objects()
+    assert answer.keys() == {"id", "custom_id", "response", "error"}
+    assert (answer["id"], answer["custom_id"], answer["error"]) == ("order-77/part-3", "c-1", None)
+    response = answer["response"]
+    assert response["status_code"] == 200
+    assert response["body"]["usage"] == {"prompt_tokens": 4, "total_tokens": 4}
+    engine = service.bulk._engine
+    [vector] = engine.encode(engine.tokens.encode(["the quick brown fox"]))
+    given = base64.b64decode(response["body"]["data"][0]["embedding"])
+    assert given == np.ascontiguousarray(vector, "<f4").tobytes()
+    [billed] = post.records()
+    assert (billed["tokens"]["N"], billed["requests"]["N"], billed["door"]["S"]) == ("4", "1", "message")
+    assert Decimal(billed["usd_per_mtok"]["N"]) == Decimal("0.01")
+
+
+def test_the_sample_event_is_answered(post: Post) -> None:
+    event = json.loads((HOUSE / "events/sqs.json").read_text())
+    for each in event["Records"]:
+        body = json.loads(each["body"])
+        each["body"] = json.dumps(body | {"account": post.account})
+    assert post.take(*event["Records"]) == []
+    assert {each["custom_id"] for each in post.objects()} == {"c-1", "c-2"}
+
+
+def test_all_messages_of_an_event_are_given_to_the_engine_together(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, real = list[int](), Turns.vectors
+
+    def counted(self: Turns, texts: Any, *rest: Any) -> Any:
+        calls.append(len(texts))
+        return real(self, texts, *rest)
+
+    monkeypatch.setattr(Turns, "vectors", counted)
+    others = [post.message(f"text {n}", account=f"{post.account}{n}") for n in range(4)]
+    assert post.take(*others, post.message(["one", "two"])) == []
+    assert calls == [6]
+
+
+def test_a_message_that_is_delivered_again_is_answered_again_and_billed_once(post: Post) -> None:
+    for sent in (post.message(), post.message("named", id="a-name")):
+        for _ in range(3):
+            assert post.take(sent) == []
+    assert len(post.objects()) == 2
+    assert len(post.records()) == 2
+
+
+def test_a_redriven_message_is_known_by_its_senders_id(post: Post) -> None:
+    first = post.message(id="order-1")
+    again = first | {"messageId": str(uuid.uuid4())}
+    again["attributes"] = again["attributes"] | {"SentTimestamp": "1795934401123"}
+    assert post.take(first) == post.take(again) == []
+    assert len(post.records()) == 1
+
+
+def test_an_id_that_is_used_for_something_else_is_refused_and_not_billed(post: Post) -> None:
+    assert post.take(post.message("one", id="order-1"), post.message("two", id="order-1")) == []
+    [refused] = [each["response"] for each in post.objects() if each["response"]["status_code"] != 200]
+    assert refused["body"]["error"]["code"] == "idempotency_key_reused"
+    assert len(post.records()) == 1
+
+
+BAD: dict[str, Callable[[Post], dict[str, Any]]] = {
+    "model_not_found": lambda post: post.message(body={"model": "none", "input": "a"}),
+    "context_length_exceeded": lambda post: post.message("word " * 300),
+    "missing_required_parameter": lambda post: post.message(body=None),
+    "invalid_type": lambda post: post.message(body="text"),
+    "invalid_api_key": lambda post: post.message(key_id="key_none"),
+    "empty_array": lambda post: post.message([]),
+}
+
+
+@pytest.mark.parametrize("code", BAD)
+def test_what_can_never_succeed_is_answered_with_its_error_and_not_repeated(post: Post, code: str) -> None:
+    good = post.message()
+    assert post.take(BAD[code](post), good) == []
+    found = {each["response"]["status_code"]: each["response"]["body"] for each in post.objects()}
+    [status] = [status for status in found if status != 200]
+    assert (found[status]["error"]["code"], status // 100) == (code, 4)
+    assert len(post.records()) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("no JSON", "it is not the JSON of an object"),
+        ("[]", "it is not the JSON of an object"),
+        ('{"body":{}}', "it names no account"),
+        ('{"account":"a#b","body":{}}', "it names no account"),
+        ('{"account":"*","body":{}}', "it names no account"),
+        ('{"account":"a","to":{"s3":"s3://elsewhere/"},"body":{}}', "RESULT_DESTINATIONS"),
+        ('{"account":"a","to":{"queue":"https://sqs/other"},"body":{}}', "RESULT_DESTINATIONS"),
+        ('{"account":"a","to":"s3","body":{}}', "RESULT_DESTINATIONS"),
+    ],
+)
+def test_who_cannot_be_answered_lies_with_the_reason_among_the_dead(post: Post, body: str, reason: str) -> None:
+    assert post.take(record(body), post.message()) == []
+    client: Any = boto3.client("sqs")
+    [dead] = client.receive_message(QueueUrl=post.dead.url, MessageAttributeNames=["All"])["Messages"]
+    assert dead["Body"] == body
+    assert reason in dead["MessageAttributes"]["reason"]["StringValue"]
+    assert len(post.records()) == 1
+
+
+def test_without_a_queue_for_the_dead_it_comes_again_until_its_own_gives_it_up(post: Post) -> None:
+    post.door._config = replace(post.door._config, dead_messages_queue="")
+    bad = record("no JSON")
+    assert post.take(bad, post.message()) == [bad["messageId"]]
+
+
+def test_an_answer_goes_where_the_message_says(post: Post) -> None:
+    there = {"s3": f"s3://{post.bucket}/elsewhere/{post.account}/"}
+    assert post.take(post.message(to=there), post.message(to={"queue": post.answers.url}, custom_id="q")) == []
+    assert post.objects() == []
+    assert len(post.objects(f"elsewhere/{post.account}/")) == 1
+    [message] = post.answers.messages()
+    assert json.loads(message["body"])["custom_id"] == "q"
+
+
+def test_an_answer_that_is_too_large_for_a_queue_is_an_object_that_the_queue_tells_of(post: Post) -> None:
+    sent = post.message(["a text"] * 600, to={"queue": post.answers.url}, custom_id="q")
+    assert post.take(sent) == []
+    [message] = post.answers.messages()
+    told = json.loads(message["body"])
+    [answer] = post.objects()
+    assert told == {"custom_id": "q", "result": {"s3": told["result"]["s3"]}}
+    assert told["result"]["s3"].startswith(f"s3://{post.bucket}/out/{post.account}/messages/")
+    assert len(answer["response"]["body"]["data"]) == 600
+
+
+def test_a_keys_limits_hold_a_minutes_later_and_a_quota_for_good(post: Post, tables: Tables, service: Service) -> None:
+    def key_id(limits: Limits) -> str:
+        clear = tables.create_key(post.account, "inference", limits)
+        found = service.keys.find(clear)
+        assert found is not None
+        return found.key_id
+
+    slow, poor = key_id(Limits(requests_per_minute=1)), key_id(Limits(tokens_per_month=5))
+    one, two = (post.message(f"text {n}", key_id=slow) for n in range(2))
+    assert post.take(one, two) == [two["messageId"]], "the next minute has room"
+    assert post.take(post.message("three", key_id=poor), post.message("one two three four five", key_id=poor)) == []
+    statuses = sorted(each["response"]["status_code"] for each in post.objects())
+    assert statuses == [200, 200, 429]
+    assert {each["key_id"]["S"] for each in post.records()} == {slow, poor}
+
+
+def test_what_may_succeed_later_comes_again_alone(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
+    good, bad = post.message("good"), post.message("bad", custom_id="bad")
+    real = Messages._send
+
+    def flaky(self: Messages, asked: Any, answer: Any) -> None:
+        if asked.message.custom_id == "bad":
+            raise StoreUnavailableError("away")
+        real(self, asked, answer)
+
+    monkeypatch.setattr(Messages, "_send", flaky)
+    assert post.take(good, bad) == [bad["messageId"]]
+    assert len(post.records()) == 1
+    monkeypatch.setattr(Messages, "_send", real)
+    assert post.take(bad) == []
+    assert len(post.records()) == 2
+
+
+class Context:
+    """Of a call that has so many seconds left."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def get_remaining_time_in_millis(self) -> int:
+        return int(self._seconds * 1000)
+
+
+def test_what_there_is_no_time_for_is_handed_back(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Pace, "seconds", lambda _, cost: cost / 10)  # some three seconds each
+    many = [post.message(f"a text {n}") for n in range(9)]
+    late = post.take(*many, context=Context(15))
+    assert 0 < len(late) < 9
+    assert late == [each["messageId"] for each in many[-len(late) :]]
+    assert len(post.records()) == 9 - len(late)

@@ -1,0 +1,165 @@
+"""The first pass: what a whole file fails for, and the shards that a good one is cut into."""
+
+import json
+import random
+import tracemalloc
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from handler.batches import lines, plan, queue
+from handler.batches.duplicates import Names
+from handler.batches.plan import Bounds, Plan
+from handler.contract.models import Model, Models
+from handler.engine import manifest
+from handler.models import of_layer
+from handler.settings import Settings
+from tests.conftest import HOUSE
+
+
+@pytest.fixture(scope="module")
+def model(minilm: Path) -> Model:
+    return of_layer(manifest.load(minilm), Settings())
+
+
+@pytest.fixture(scope="module")
+def models(model: Model) -> Models:
+    return Models(model, replace(model, id="another", aliases=()))
+
+
+def line(custom_id: object, text: object = "a", model: str = "all-minilm-l6-v2") -> bytes:
+    body = {"model": model, "input": text}
+    return (
+        json.dumps({"custom_id": custom_id, "method": "POST", "url": "/v1/embeddings", "body": body}).encode() + b"\n"
+    )
+
+
+def read(models: Models, *raw: bytes, **bounds: int) -> Plan:
+    return plan.read([b"".join(raw)], models, Bounds(**bounds))
+
+
+def told(found: Plan) -> list[tuple[str, int | None, str | None]]:
+    return [(fault.code, fault.line, fault.param) for fault in found.faults]
+
+
+def test_a_good_file_is_counted_and_is_of_one_model_by_whatever_names(model: Model, models: Models) -> None:
+    found = read(models, *(line(str(n), model=name) for n, name in enumerate(model.names)))
+    assert (found.model, found.total, found.faults) == (model.id, len(model.names), [])
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        ([], [("empty_file", None, None)]),
+        ([b"\n \r\n"], [("empty_file", None, None)]),
+        ([lines.BOM], [("empty_file", None, None)]),
+        ([line("1"), b"nonsense\n", b"[]\n"], [("invalid_json_line", 2, None), ("invalid_json_line", 3, None)]),
+        ([line("1"), line(None)], [("missing_required_parameter", 2, "custom_id")]),
+        ([line("1"), b"\n", line("1"), line("1")], [("duplicate_custom_id", n, "custom_id") for n in (3, 4)]),
+        ([line("1", model="none")], [("model_mismatch", 1, "body.model")]),
+        ([line("1"), line("2", model="another"), line("3")], [("model_mismatch", 2, "body.model")]),
+    ],
+)
+def test_a_bad_file_fails_with_its_lines(
+    models: Models, raw: list[bytes], expected: list[tuple[str, int | None, str | None]]
+) -> None:
+    found = read(models, *raw)
+    assert told(found) == expected
+
+
+def test_a_message_names_what_is_missing(models: Models) -> None:
+    [fault] = read(models, line(None)).faults
+    assert fault.wire() == {
+        "code": "missing_required_parameter",
+        "line": 1,
+        "message": "Missing required parameter: 'custom_id'.",
+        "param": "custom_id",
+    }
+
+
+def test_no_more_than_a_hundred_faults_are_told(models: Models) -> None:
+    assert len(read(models, b"x\n" * 500).faults) == 100
+    repeated = read(models, *[line("1")] * 500)
+    assert [fault.line for fault in repeated.faults] == list(range(2, 102))
+
+
+@pytest.mark.parametrize(
+    ("bounds", "what"),
+    [({"requests": 2}, "2 requests"), ({"inputs": 5}, "5 inputs"), ({"bytes": 300}, "300 bytes")],
+)
+def test_a_file_of_too_much_fails(models: Models, bounds: dict[str, int], what: str) -> None:
+    raw = [line(str(n), ["a", "b"]) for n in range(3)]
+    assert told(read(models, *raw[:2], **bounds)) == []
+    [fault] = read(models, *raw, **bounds).faults
+    assert (fault.code, fault.line) == ("too_many_tasks", None)
+    assert what in fault.message
+
+
+def test_a_line_that_is_too_long_is_no_fault_of_its_file(models: Models) -> None:
+    found = read(models, line("1"), line("2", "x" * 1000), line("3"), line=500)
+    assert (found.total, found.faults) == (3, [])
+    nameless = line("1", "x" * 1000).replace(b'"custom_id": "1", ', b"")
+    assert told(read(models, nameless, line=500)) == [("invalid_json_line", 1, None)]
+
+
+def test_shards_have_all_lines_once_and_end_where_lines_do(models: Models) -> None:
+    chance = random.Random(7)
+    raw = [line(str(n), "x" * chance.randrange(300)) + b"\n" * chance.randrange(2) for n in range(500)]
+    data = lines.BOM + b"".join(raw)
+    found = plan.read(lines_of(data, 333), models, Bounds(shard=2000))
+    ranges = [tuple(found.ranges[place : place + 3]) for place in range(0, len(found.ranges), 3)]
+    assert len(ranges) == found.shards > 20
+    custom_ids = []
+    for start, end, count in ranges:
+        part = [lines.request(each).custom_id for each in lines.split([data[start:end]], 1 << 20, start)]
+        assert len(part) == count
+        assert end - start <= 2000
+        custom_ids += part
+    assert custom_ids == [str(n) for n in range(500)]
+
+
+def lines_of(data: bytes, size: int) -> Iterator[bytes]:
+    for start in range(0, len(data), size):
+        yield data[start : start + size]
+
+
+def test_a_shard_has_no_more_inputs_than_a_request_but_for_one_line(models: Models) -> None:
+    found = read(models, *(line(str(n), ["a"] * 1000) for n in range(6)), line("7", ["a"] * 2048))
+    assert list(found.ranges[2::3]) == [2, 2, 2, 1]
+
+
+def test_names_on_disk_are_compared_as_those_in_memory() -> None:
+    chance = random.Random(1)
+    with Names() as names:
+        for n in range(400_000):
+            names.add(str(n), n)
+        again = sorted(chance.sample(range(400_000), 50))
+        for place, n in enumerate(again):
+            names.add(str(n), 400_000 + place)
+        assert names._folder is not None
+        assert sorted(names.repeated()) == [400_000 + place for place in range(50)]
+        folder = Path(names._folder.name)
+        assert folder.exists()
+    assert not folder.exists()
+
+
+def test_memory_does_not_grow_with_the_file(models: Models, measured: Callable[[str], None]) -> None:
+    peaks = {}
+    for count in (2_000, 100_000):
+        tracemalloc.start()
+        plan.read(map(line, map(str, range(count))), models, Bounds())
+        peaks[count] = tracemalloc.get_traced_memory()[1] / 1e6
+        tracemalloc.stop()
+    measured("planner's memory: " + ", ".join(f"{mb:.1f} MB at {count:,} lines" for count, mb in peaks.items()))
+    assert peaks[100_000] < peaks[2_000] + 12
+
+
+def test_the_sample_event_holds_a_shard() -> None:
+    [record] = json.loads((HOUSE / "events/sqs-shard.json").read_text())["Records"]
+    shard = queue.shard(record["body"])
+    assert (shard.account, shard.number, shard.end - shard.start) == ("acct_acme", 7, 399761)
+    for text in ("", "[]", "{}", '{"account":"a"}'):
+        with pytest.raises(ValueError, match="this is no shard of a batch"):
+            queue.shard(text)

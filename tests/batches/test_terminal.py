@@ -1,0 +1,101 @@
+"""`python -m handler.batches submit`: a file from a terminal, its progress, and where its result is."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from handler.batches.__main__ import Bar
+from tests.batches.works import Works, line
+from tests.conftest import HOUSE
+from tests.stack.server import PlainServer
+
+
+@pytest.fixture
+def behind(server_works: Works) -> Iterator[None]:
+    """Who does the work while the terminal waits."""
+    over = threading.Event()
+
+    def work() -> None:
+        while not over.wait(0.1):
+            server_works.deliver()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    yield
+    over.set()
+    thread.join()
+
+
+def run(server: PlainServer, key: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    env = os.environ | {"OPENAI_BASE_URL": f"{server.url}/v1", "OPENAI_API_KEY": key}
+    call = [sys.executable, "-m", "handler.batches", "submit", *arguments]
+    return subprocess.run(call, cwd=HOUSE, env=env, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.usefixtures("behind")
+def test_a_file_is_submitted_watched_and_its_result_copied(jobs_plain: PlainServer, key: str, tmp_path: Path) -> None:
+    source, to = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_bytes(line("1") + line("2") + line("3", []))
+    done = run(jobs_plain, key, str(source), "--watch", "--to", str(to))
+    assert done.returncode == 0, done.stderr
+    first, told, output, errors = done.stdout.splitlines()
+    assert first.startswith("batch_")
+    assert told == "completed: 2 done, 1 failed, 8 tokens"
+    assert (output, errors) == (f"output: {to}", f"error: {to}.errors")
+    assert [json.loads(each)["custom_id"] for each in to.read_text().splitlines()] == ["1", "2"]
+    [error] = Path(f"{to}.errors").read_text().splitlines()
+    assert json.loads(error)["custom_id"] == "3"
+    assert "uploading 100%" in done.stderr
+    assert "completed 100% 3/3 lines" in done.stderr
+
+
+@pytest.mark.usefixtures("behind")
+def test_a_bad_file_is_told_by_line(jobs_plain: PlainServer, key: str, tmp_path: Path) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_bytes(line("1") + b"nonsense\n")
+    done = run(jobs_plain, key, str(source), "--watch")
+    assert done.returncode == 1
+    assert "line 2: invalid_json_line: This line is not parseable as valid JSON." in done.stderr
+
+
+def test_without_watching_it_prints_the_batch_and_ends(jobs_plain: PlainServer, key: str, tmp_path: Path) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_bytes(line("1"))
+    done = run(jobs_plain, key, str(source))
+    assert (done.returncode, done.stdout.startswith("batch_")) == (0, True)
+
+
+def test_what_is_wrong_is_said_in_a_line(jobs_plain: PlainServer, key: str, tmp_path: Path) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_bytes(line("1"))
+    for wrong, said in (
+        (run(jobs_plain, "sk-wrong", str(source)), "Incorrect API key provided."),
+        (run(jobs_plain, key, str(tmp_path / "none.jsonl")), "No such file"),
+        (run(jobs_plain, key, str(source), "--url", "http://127.0.0.1:1/v1"), "cannot be reached"),
+    ):
+        assert wrong.returncode == 1
+        assert said in wrong.stderr
+        assert "Traceback" not in wrong.stderr
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_the_bar_tells_rate_and_time_left() -> None:
+    out, now = Terminal(), [0.0]
+    bar = Bar(out, lambda: now[0])
+    bar.show("in_progress", 0, 1000, "lines")
+    now[0] = 10.0
+    bar.show("in_progress", 100, 1000, "lines")
+    last = out.getvalue().rpartition("\r")[2]
+    assert last.startswith("in_progress  [###")
+    assert "10% 100/1,000 lines, 10/s, 1m30s left" in last
