@@ -104,7 +104,9 @@ def _tell(materials: Materials, load: Load, step: str) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="make bench ARGS=...", description=__doc__.splitlines()[0])
-    parser.add_argument("--peers", nargs="+", choices=PEERS, metavar="NAME", help=f"of {', '.join(PEERS)}; default all")
+    parser.add_argument(
+        "--peers", nargs="+", choices=PEERS, metavar="NAME", help=f"of {', '.join(PEERS)}; default all but *-avx2"
+    )
     parser.add_argument("--loads", nargs="+", choices=LOADS, metavar="NAME", help=f"of {', '.join(LOADS)}")
     parser.add_argument("--long", action="store_true", help="also the loads that take minutes")
     parser.add_argument("--models", nargs="+", choices=(SEEDED, REAL), default=[SEEDED, REAL], help="default both")
@@ -127,7 +129,8 @@ def plan(asked: argparse.Namespace, context: int) -> Plan:
     else:
         wanted = asked.loads or [name for name, load in LOADS.items() if asked.long or not load.long]
         loads = [cut for name in wanted if (cut := within(LOADS[name], context))]
-    names = dict.fromkeys([OURS, *(asked.peers or (sweep.PEERS_SHOWN if asked.sweep else PEERS))])
+    usual = sweep.PEERS_SHOWN if asked.sweep else [name for name, peer in PEERS.items() if not peer.extra]
+    names = dict.fromkeys([OURS, *(asked.peers or usual)])
     if asked.quick:
         return Plan(tuple(names), tuple(loads), passes=2, budget=2, batches=1)
     return Plan(tuple(names), tuple(loads), asked.passes, asked.budget, asked.batches)

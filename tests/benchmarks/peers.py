@@ -23,6 +23,7 @@ class Peer:
     options: Mapping[str, Any] = field(default_factory=dict)
     batches: tuple[int, ...] = (0,)  # batch sizes to try, the likeliest best first; 0: it has a policy of its own
     made: str | None = None  # the files that it loads
+    extra: bool = False  # has its turn only where it is asked for by name
 
 
 MADE = {
@@ -38,6 +39,10 @@ _STREAMS = {"hint": "THROUGHPUT", "streams": 2}
 PEERS = {
     OURS: Peer("**emblet**", "int8", None, "emblet", {"precision": "int8"}),
     REFERENCE: Peer("emblet, fp32 layer", "fp32", None, "emblet", {"precision": "fp32"}),
+    "emblet-avx2": Peer("emblet, AVX2 alone", "int8", None, "haswell", {"precision": "int8"}, extra=True),
+    "emblet-fp32-avx2": Peer(
+        "emblet, fp32 layer, AVX2 alone", "fp32", None, "haswell", {"precision": "fp32"}, extra=True
+    ),
     "openvino-static": Peer(
         "OpenVINO, NNCF static int8, latency", "int8", "openvino", "vino", _LATENCY, made="openvino-static"
     ),
