@@ -72,8 +72,8 @@ def create_app(service: Service | None = None, room: int | None = None) -> FastA
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Of the process's own service: once the server has drained, or DRAIN_SECONDS have passed, what was done is recorded
-    before it ends."""
+    """Of the process's own service: once the server has drained, or DRAIN_SECONDS have passed, what was done is
+    recorded before it ends."""
     yield
     await to_thread.run_sync(app.state.service.close, _RECORD_S)
 
