@@ -36,6 +36,7 @@ LAYERS = HOUSE / "model_layer/out"
 MINISTACK = HOUSE / ".venv-ministack/bin/ministack"
 ACCOUNT = "local"
 _GRACE_S = 5  # what a request in flight gets after Ctrl-C
+_RECORD_S = 3.0  # and then, where it is embedded, its record
 _BGE_M3 = """
 bge-m3: `make run MODEL=bge-m3` fetches its 2.3 GB from the Hugging Face hub and builds its layer in some minutes.
 Without the hub, `.venv/bin/python -m model_layer build bge-m3 --cl100k litellm --from DIR` takes a copy of its
@@ -120,7 +121,10 @@ def _serve(model: str, port: int) -> None:
         config = uvicorn.Config(
             app, http=Http11, log_level="warning", access_log=False, timeout_graceful_shutdown=_GRACE_S
         )
-        uvicorn.Server(config).run([listener])
+        try:
+            uvicorn.Server(config).run([listener])
+        finally:
+            service.close(_RECORD_S)
 
 
 def _begin_batches(service: "Service", late: "Late") -> None:

@@ -50,11 +50,6 @@ class Context:
     aws_request_id: str
     invoked_function_arn: str
     deadline_s: float
-    function_name: str = os.environ.get("AWS_LAMBDA_FUNCTION_NAME", "")
-    function_version: str = os.environ.get("AWS_LAMBDA_FUNCTION_VERSION", "")
-    memory_limit_in_mb: str = os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "")
-    log_group_name: str = os.environ.get("AWS_LAMBDA_LOG_GROUP_NAME", "")
-    log_stream_name: str = os.environ.get("AWS_LAMBDA_LOG_STREAM_NAME", "")
 
     def get_remaining_time_in_millis(self) -> int:
         return int(max(0.0, self.deadline_s - time.time()) * 1000)
@@ -170,6 +165,7 @@ def _cause(error: BaseException) -> str:
 def main() -> int:
     """Load what `handler.entry` loads, and serve until the Runtime API is gone; an exit status, which is never 0."""
     logs.as_lambda_wants()
+    # Not by handler.settings: that settings are wrong has to be reported, too.
     address, calls = os.environ["AWS_LAMBDA_RUNTIME_API"], int(os.environ["AWS_LAMBDA_MAX_CONCURRENCY"])
     try:
         from handler.entry import handler

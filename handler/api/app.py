@@ -37,14 +37,15 @@ def create_app(service: Service | None = None, room: int | None = None) -> FastA
 
     Raises SettingError or LayerError at once where the function could never serve.
     """
+    lifespan = None
     if service is None:
+        lifespan = _lifespan
         config = settings.read()
         logs.configure(config)
         service = Service.open(config)
         threading.Thread(target=_load, args=(service,), name="load", daemon=True).start()
-    app = FastAPI(
-        title="emblet", openapi_url=None, redirect_slashes=False, lifespan=_lifespan
-    )  # docs.py has pages of its own
+    # docs.py has pages of its own
+    app = FastAPI(title="emblet", openapi_url=None, redirect_slashes=False, lifespan=lifespan)
     app.state.service, app.state.room = service, room
     alone = bool(service.settings.aws_lambda_runtime_api)
     app.state.readers = Threads(_READERS, alone=alone)
@@ -76,7 +77,8 @@ def create_app(service: Service | None = None, room: int | None = None) -> FastA
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """On a server: once it has drained, or DRAIN_SECONDS have passed, what was done is recorded before it ends."""
+    """Of the process's own service: once the server has drained, or DRAIN_SECONDS have passed, what was done is
+    recorded before it ends."""
     yield
     await to_thread.run_sync(app.state.service.close, _RECORD_S)
 

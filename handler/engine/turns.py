@@ -3,7 +3,8 @@ texts as fit.
 
 Every run may use all the session's threads: a lone one has them all, and of several each has its caller's and what the
 others leave. A call is served by its own thread and helpers, which run whatever is next, its own texts or not, until it
-has all its vectors. What arrives meanwhile joins the next run; nothing waits for company.
+has all its vectors; once they are all being run, its own thread runs no others', which would keep it from its caller.
+What arrives meanwhile joins the next run; nothing waits for company.
 
 Calls take turns, a text each, and one of which nothing is being run comes before those of which something is. So
 however large the others are, a call waits for one run to end, which is `together` tokens or one text, and then for a
@@ -17,6 +18,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
@@ -43,6 +45,19 @@ class DeadlineError(Exception):
     any more; or the process ends."""
 
 
+@dataclass(eq=False)
+class _Thread:
+    """One that waits for its turn, or for its call's end."""
+
+    call: Call
+    turn: threading.Condition
+    helps: bool
+
+    @property
+    def may_run(self) -> bool:
+        return self.helps or bool(self.call.waiting)
+
+
 class Turns:
     """The session's runs, `at_once` of them. Texts share one while they have `together` tokens at most; 0: each runs
     alone."""
@@ -55,7 +70,7 @@ class Turns:
         self._running: list[Run] = []
         self._last = 0.0  # when one ended
         self._lock = threading.Lock()
-        self._idle: list[tuple[Call, threading.Condition]] = []  # threads, each with the call that it serves
+        self._idle: list[_Thread] = []
         self._stops: set[RunOptions] = set()
         self._closed = False
         self._helpers = ThreadPoolExecutor(max(1, at_once - 1), "run")
@@ -71,9 +86,10 @@ class Turns:
             place = next((n for n, other in enumerate(self._calls) if other.running), len(self._calls))
             self._calls.insert(place, call)
         with self._stop(deadline) as stop:
-            helpers = [self._helpers.submit(self._serve, call, stop) for _ in range(min(self._at_once, len(texts)) - 1)]
+            more = min(self._at_once, len(texts)) - 1
+            helpers = [self._helpers.submit(self._serve, call, stop, helps=True) for _ in range(more)]
             try:
-                self._serve(call, stop)
+                self._serve(call, stop, helps=False)
             finally:
                 with self._lock:
                     call.left = True
@@ -97,15 +113,16 @@ class Turns:
             self._closed = True
             for stop in self._stops:
                 stop.terminate = True
-            for _, turn in self._idle:
-                turn.notify()
+            for each in self._idle:
+                each.turn.notify()
 
-    def _serve(self, call: Call, stop: RunOptions) -> None:
-        while run := self._next(call):
+    def _serve(self, call: Call, stop: RunOptions, *, helps: bool) -> None:
+        while run := self._next(call, helps=helps):
             self._run(run, stop)
 
-    def _next(self, call: Call) -> Run | None:
+    def _next(self, call: Call, *, helps: bool) -> Run | None:
         """The next run, as soon as there is room for it; none where the call has all its vectors."""
+        thread = _Thread(call, threading.Condition(self._lock), helps)
         with self._lock:
             try:
                 while True:
@@ -118,31 +135,26 @@ class Turns:
                     left = None if call.deadline is None else call.deadline - time.monotonic()
                     if left is not None and left <= 0:
                         raise DeadlineError
-                    if self._has_room:
+                    if thread.may_run and self._has_room:
                         return self._take()
-                    self._wait(call, left)
+                    self._idle.append(thread)
+                    thread.turn.wait(left)
+                    self._idle.remove(thread)
             finally:
                 self._tell_next()
-
-    def _wait(self, call: Call, seconds: float | None) -> None:
-        """Until the call is over, there is room for a run, or the time has come."""
-        waiter = (call, threading.Condition(self._lock))
-        self._idle.append(waiter)
-        waiter[1].wait(seconds)
-        self._idle.remove(waiter)
 
     def _tell(self) -> None:
         """Wake the threads whose calls are over, and one for the next run: all of them, at each run's end, would take
         each other's time."""
-        for call, turn in self._idle:
-            if call.is_over:
-                turn.notify()
+        for each in self._idle:
+            if each.call.is_over:
+                each.turn.notify()
         self._tell_next()
 
     def _tell_next(self) -> None:
-        """Wake a thread, where there is room for a run: whichever, since each runs what is next. It tells another."""
-        if self._idle and self._has_room:
-            self._idle[0][1].notify()
+        """Wake a thread that may run what is next, where there is room for it; it tells another."""
+        if self._idle and self._has_room and (thread := next((each for each in self._idle if each.may_run), None)):
+            thread.turn.notify()
 
     @property
     def _has_room(self) -> bool:

@@ -22,14 +22,16 @@ class Held:
 
     def __init__(self) -> None:
         self.runs: list[list[int]] = []
-        self._begun, self._go = threading.Condition(), threading.Semaphore(0)
+        self._begun, self._go = threading.Condition(), [threading.Event() for _ in range(5000)]
+        self._ended = 0
 
     def run(self, _outputs: list[str], feed: Any, _options: Any = None, /) -> list[npt.NDArray[np.float32]]:
         starts = feed["lengths"].cumsum() - feed["lengths"]
         with self._begun:
+            number = len(self.runs)
             self.runs.append(feed["input_ids"][starts].tolist())
             self._begun.notify_all()
-        self._go.acquire()
+        self._go[number].wait()
         return [np.ones((len(starts), 1), np.float32)]
 
     def wait_for(self, runs: int) -> None:
@@ -37,11 +39,18 @@ class Held:
         with self._begun:
             assert self._begun.wait_for(lambda: len(self.runs) >= runs, 10), self.runs
 
+    def end(self, number: int) -> None:
+        """The run of this number."""
+        self._go[number].set()
+
     def end_one(self) -> None:
-        self._go.release()
+        """The oldest."""
+        self.end(self._ended)
+        self._ended += 1
 
     def end_all(self) -> None:
-        self._go.release(100_000)
+        for each in self._go:
+            each.set()
 
 
 @pytest.fixture
@@ -121,6 +130,30 @@ def test_many_callers_share_the_run_that_begins_when_one_ends(session: Held) -> 
         for each in calls:
             each.result(10)
     assert [sorted(run) for run in session.runs] == [[0], list(range(1, 33))]
+
+
+def test_a_caller_whose_text_is_run_gets_it_and_runs_no_others_meanwhile(session: Held) -> None:
+    shared = turns(session, at_once=2)
+    with ThreadPoolExecutor(5) as pool:
+        calls = []
+        for number in (1, 2):  # both slots
+            calls.append(ask(pool, shared, number, 1, 1000))
+            session.wait_for(number)
+        for number in (3, 4):  # which will share a run of one of them
+            calls.append(ask(pool, shared, number, 1, 8))
+            queued(shared, number - 2)
+        session.end(0)
+        session.wait_for(3)
+        calls.append(ask(pool, shared, 5, 1, 1000))
+        queued(shared, 1)
+        session.end(1)
+        session.wait_for(4)
+        session.end(2)
+        assert [calls[number].result(10).shape for number in (2, 3)] == [(1, 1), (1, 1)]
+        assert not calls[4].done()
+        session.end_all()
+        calls[4].result(10)
+    assert session.runs == [[1], [2], [3, 4], [5]]
 
 
 def test_who_has_gone_while_waiting_for_a_turn_leaves_when_a_run_ends(session: Held) -> None:

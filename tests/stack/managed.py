@@ -3,11 +3,13 @@
 import os
 import shlex
 import shutil
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +39,14 @@ exec "$@"
 """
 
 
+@cache
 def possible() -> bool:
     """Whether this user may make such a namespace, and become that user."""
-    return os.getuid() == 0 and shutil.which("unshare") is not None
+    if os.getuid() != 0 or not (unshare := shutil.which("unshare")):
+        return False
+    mount = ["mount", "-t", "tmpfs", "tmpfs", "/mnt"]
+    done = subprocess.run([unshare, "--mount", "--propagation", "private", *mount], capture_output=True, check=False)
+    return done.returncode == 0
 
 
 class ManagedInstance(Emulator):
