@@ -143,22 +143,24 @@ def answered(name: str, request: str, custom_id: str | None, status: int, answer
     return b'%b%b},"error":null}\n' % (head % told, answer)
 
 
+def named(batch_id: str, offset: int) -> str:
+    """What the ids of a line and of its request are made of: 32 hex."""
+    return hashlib.sha256(f"{batch_id}#{offset}".encode()).hexdigest()[:32]
+
+
 class Writer:
     """Lines of a batch's files. Ids derive from batch and offset: a shard that is done twice has the same lines."""
 
     def __init__(self, batch_id: str) -> None:
-        self._batch_id = batch_id.encode()
+        self._batch_id = batch_id
 
     def answered(self, offset: int, custom_id: str, status: int, answer: bytes) -> bytes:
         """A line that was executed, with its response: of the output file at 200, else of the error file."""
-        name = self._name(offset).decode()
+        name = named(self._batch_id, offset)
         return answered(f"batch_req_{name}", name, custom_id, status, answer)
 
     def unreached(self, offset: int, custom_id: str, why: Unreached) -> bytes:
         """A line that was not."""
-        return b'{"id":"batch_req_%b","custom_id":%b,"response":null,"error":{"code":%b,"message":%b}}\n' % (
-            *(self._name(offset), orjson.dumps(custom_id), orjson.dumps(why.code), orjson.dumps(why.message)),
-        )
-
-    def _name(self, offset: int) -> bytes:
-        return hashlib.sha256(b"%b#%d" % (self._batch_id, offset)).hexdigest()[:32].encode()
+        name = f"batch_req_{named(self._batch_id, offset)}"
+        told = {"id": name, "custom_id": custom_id, "response": None, "error": vars(why)}
+        return orjson.dumps(told, option=orjson.OPT_APPEND_NEWLINE)

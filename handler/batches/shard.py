@@ -18,7 +18,9 @@ from handler.batches.results import Made, Results, read
 from handler.bulk import Answered, Payer
 from handler.contract import errors
 from handler.contract.batches import Batch
+from handler.contract.errors import ApiError
 from handler.engine.engine import DeadlineError
+from handler.store import StoreUnavailableError
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +81,7 @@ class Worker:
         with Made(batch) as made:
             try:
                 found = read(self._bucket, batch, shard, self._longest)
-                groups = self._one_by_one(batch, shard, found) if careful else _groups(found)
+                groups = self._one_by_one(batch, shard, found) if careful else _groups(batch, found)
                 for group, answers in self._answers(groups, payer, deadline):
                     for (line, asked), answer in zip(group, answers, strict=True):
                         made.answered(line, asked.custom_id, answer.status, answer.body, answer.tokens)
@@ -92,7 +94,8 @@ class Worker:
     def _one_by_one(self, batch: Batch, shard: Shard, found: Iterator[Line]) -> Iterator["_Group"]:
         with Careful(self._jobs.rows, batch, shard.number) as careful:
             for line in found:
-                yield _Group([(line, lines.request(line))], dead=not careful.begin(line.offset), alone=True)
+                dead = not careful.begin(line.offset)
+                yield _Group(batch.id, [(line, lines.request(line))], dead=dead, alone=True)
 
     def _answers(
         self, groups: Iterator["_Group"], payer: Payer, deadline: float | None
@@ -116,12 +119,19 @@ class Worker:
     def _answer(self, group: "_Group", payer: Payer, deadline: float | None) -> list[Answered]:
         if deadline is not None and time.monotonic() >= deadline:
             raise DeadlineError
-        readable = [asked.body for _, asked in group.lines if asked.body is not None and not group.dead]
-        answers = iter(self._embed(readable, payer, deadline) if readable else [])
-        return [
-            _refused(group, line, self._longest) if asked.body is None or group.dead else next(answers)
-            for line, asked in group.lines
-        ]
+        if group.dead:
+            return [_failed(group, line) for line, _ in group.lines]
+        readable = [asked.body for _, asked in group.lines if asked.body is not None]
+        try:
+            answers = iter(self._embed(readable, payer, deadline) if readable else [])
+        except (DeadlineError, StoreUnavailableError):
+            raise
+        except Exception as error:  # what it is with one line is no other's: they are told apart in the end
+            if not group.alone:
+                raise
+            log.error("a line of batch %s has failed for good: %s", group.batch, type(error).__name__)
+            return [_failed(group, line) for line, _ in group.lines]
+        return [_too_long(line, self._longest) if asked.body is None else next(answers) for line, asked in group.lines]
 
 
 @dataclass(frozen=True)
@@ -129,25 +139,30 @@ class _Group:
     """Lines that go to the engine together; `alone`: one of which nothing else may be under way beside it, `dead`: that
     has ended the function before."""
 
+    batch: str
     lines: Sequence[tuple[Line, lines.Request]]
     dead: bool = False
     alone: bool = False
 
 
-def _refused(group: _Group, line: Line, longest: int) -> Answered:
-    if group.dead:
-        error = errors.UNFORESEEN.error(id=f"line at byte {line.offset}")
-    else:
-        error = errors.BODY_TOO_LARGE.error(n=line.end - line.offset, limit=longest)
+def _failed(group: _Group, line: Line) -> Answered:
+    return _refused(errors.UNFORESEEN.error(id=f"req_{lines.named(group.batch, line.offset)}"))
+
+
+def _too_long(line: Line, longest: int) -> Answered:
+    return _refused(errors.BODY_TOO_LARGE.error(n=line.end - line.offset, limit=longest))
+
+
+def _refused(error: ApiError) -> Answered:
     return Answered(error.status, error.body(), 0)
 
 
-def _groups(found: Iterator[Line]) -> Iterator[_Group]:
+def _groups(batch: Batch, found: Iterator[Line]) -> Iterator[_Group]:
     group: list[tuple[Line, lines.Request]] = []
     for line in found:
         group.append((line, lines.request(line)))
         if len(group) == _GROUP:
-            yield _Group(group)
+            yield _Group(batch.id, group)
             group = []
     if group:
-        yield _Group(group)
+        yield _Group(batch.id, group)

@@ -11,7 +11,7 @@ from handler.batches import shard as executing
 from handler.batches.jobs import Jobs
 from handler.batches.queue import Shards, Steps
 from handler.batches.results import Results
-from handler.bulk import Answered, Payer
+from handler.bulk import Answered, Bulk, Payer
 from handler.events.shards import Pointers
 from handler.store import StoreUnavailableError
 from tests.batches.works import Works, line
@@ -196,4 +196,28 @@ def test_a_shard_that_ends_its_function_loses_no_line_but_those_that_do(works: W
     for each in done.errors.values():
         assert each["response"]["status_code"] == 500
         assert each["response"]["body"]["error"]["type"] == "server_error"
+    assert works.billed() == (done.tokens, 20 - len(bad))
+
+
+@pytest.mark.parametrize("bad", [[7], [0, 19]])
+def test_a_line_that_fails_for_good_without_ending_its_function_is_its_own_error(
+    works: Works, bad: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accept = Bulk._accept
+
+    def failing(self: Bulk, body: Any) -> Any:
+        if body["input"] == "poison":
+            raise RuntimeError("not to be told")
+        return accept(self, body)
+
+    monkeypatch.setattr(Bulk, "_accept", failing)
+    batch = works.submit(line(str(n), "poison" if n in bad else "the quick brown fox") for n in range(20))
+    survive(works)
+    done = works.ended(works.jobs.get(works.account, batch.id))
+    assert {*done.output} == {str(n) for n in range(20) if n not in bad}
+    assert {*done.errors} == {str(n) for n in bad}
+    for each in done.errors.values():
+        request = each["response"]["request_id"]
+        assert request in each["response"]["body"]["error"]["message"]
+        assert "not to be told" not in str(each)
     assert works.billed() == (done.tokens, 20 - len(bad))

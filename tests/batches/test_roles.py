@@ -1,14 +1,17 @@
 """The two functions behind batches under Lambda's own runtime: their queues' events in, a batch out, also where one of
 them is killed in the middle of a shard."""
 
+import os
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.batches.works import Works, line
 from tests.conftest import ENTRY, HOUSE
+from tests.doors.test_lambda import LOADS, url_event
 from tests.stack.emulator import Emulator, InvocationError
 from tests.stack.queues import Queue
 
@@ -74,6 +77,16 @@ def test_a_batch_goes_through_both_functions(ledger: Emulator, work: Emulator, b
 
 def test_the_ledgers_function_opens_no_model(ledger: Emulator, both: Works) -> None:
     assert "loaded all-minilm-l6-v2" not in ledger.log
+
+
+def test_files_and_batches_cost_the_first_embedding_nothing(
+    jobs_env: dict[str, str], inference_key: str, tmp_path: Path
+) -> None:
+    (tmp_path / "loads.py").write_text(LOADS)
+    env = {**jobs_env, "PYTHONPATH": f"{tmp_path}{os.pathsep}{HOUSE}"}
+    with Emulator(["python", "-m", "awslambdaric", "loads.handler"], env, cwd=tmp_path) as emulator:
+        assert emulator.invoke(url_event(inference_key))["statusCode"] == 200
+        assert emulator.invoke({}) == []
 
 
 def test_a_function_that_is_killed_in_the_middle_of_a_shard_costs_nothing(

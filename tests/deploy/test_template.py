@@ -439,6 +439,7 @@ def test_messages_are_taken_together_within_a_window_and_the_dead_raise_an_alarm
     assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
     assert mapping["BatchSize"] <= 10 or mapping["MaximumBatchingWindowInSeconds"] >= 1, "else AWS refuses it"
     properties = resources["Messages"]["Properties"]
+    assert properties["MaximumMessageSize"] == 1 << 20
     assert properties["VisibilityTimeout"] >= resources["Work"]["Properties"]["Timeout"]
     assert properties["RedrivePolicy"]["deadLetterTargetArn"] == {"Fn::GetAtt": ["MessagesDeadLetters", "Arn"]}
     assert properties["RedrivePolicy"]["maxReceiveCount"] >= 5
