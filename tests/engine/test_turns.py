@@ -34,6 +34,12 @@ class Held:
         self._go[number].wait()
         return [np.ones((len(starts), 1), np.float32)]
 
+    def __enter__(self) -> "Held":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end_all()  # whatever has failed: nobody waits for ever
+
     def wait_for(self, runs: int) -> None:
         """Until so many have begun."""
         with self._begun:
@@ -82,7 +88,7 @@ def queued(shared: Turns, calls: int) -> None:
 @pytest.mark.parametrize("length", [8, 250, 8192])
 def test_beside_2048_inputs_a_single_one_is_in_the_next_run(session: Held, length: int, at_once: int) -> None:
     shared = turns(session, at_once)
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(2) as pool, session:
         large = ask(pool, shared, LARGE, 2048, length)
         begun = 1 if length > 2048 else at_once  # texts that need most of the memory run one at a time
         for number in range(6):
@@ -102,7 +108,7 @@ def test_beside_2048_inputs_a_single_one_is_in_the_next_run(session: Held, lengt
 
 def test_however_many_single_ones_come_a_large_call_has_its_turn(session: Held) -> None:
     shared = turns(session)
-    with ThreadPoolExecutor(4) as pool:
+    with ThreadPoolExecutor(4) as pool, session:
         calls = [ask(pool, shared, LARGE, 3, 250)]
         session.wait_for(1)
         calls.append(ask(pool, shared, 1, 1, 250))
@@ -121,7 +127,7 @@ def test_however_many_single_ones_come_a_large_call_has_its_turn(session: Held) 
 
 def test_many_callers_share_the_run_that_begins_when_one_ends(session: Held) -> None:
     shared = turns(session)
-    with ThreadPoolExecutor(33) as pool:
+    with ThreadPoolExecutor(33) as pool, session:
         calls = [ask(pool, shared, 0, 1, 8)]
         session.wait_for(1)
         calls += [ask(pool, shared, number, 1, 8) for number in range(1, 33)]
@@ -134,7 +140,7 @@ def test_many_callers_share_the_run_that_begins_when_one_ends(session: Held) -> 
 
 def test_a_caller_whose_text_is_run_gets_it_and_runs_no_others_meanwhile(session: Held) -> None:
     shared = turns(session, at_once=2)
-    with ThreadPoolExecutor(5) as pool:
+    with ThreadPoolExecutor(5) as pool, session:
         calls = []
         for number in (1, 2):  # both slots
             calls.append(ask(pool, shared, number, 1, 1000))
@@ -158,7 +164,7 @@ def test_a_caller_whose_text_is_run_gets_it_and_runs_no_others_meanwhile(session
 
 def test_who_has_gone_while_waiting_for_a_turn_leaves_when_a_run_ends(session: Held) -> None:
     shared, gone = turns(session), threading.Event()
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(2) as pool, session:
         large = ask(pool, shared, LARGE, 100, 250)
         session.wait_for(1)
         left = ask(pool, shared, SMALL, 50, 250, gone=gone)
@@ -174,7 +180,7 @@ def test_who_has_gone_while_waiting_for_a_turn_leaves_when_a_run_ends(session: H
 
 def test_when_the_process_ends_who_waits_is_told_and_nothing_more_is_run(session: Held) -> None:
     shared = turns(session)
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(2) as pool, session:
         running = ask(pool, shared, LARGE, 2, 250)
         session.wait_for(1)
         waiting = ask(pool, shared, SMALL, 1, 250)
