@@ -144,15 +144,16 @@ def test_the_role_has_the_rights_of_all_the_tools_but_for_the_operators_bucket_a
     role = cloudformation.load(HOUSE / "template.yaml")["Resources"]["AdminRole"]["Properties"]
     statements = [each for policy in role["Policies"] for each in policy["PolicyDocument"]["Statement"]]
     rights = {
-        (action, each["Resource"]["Fn::GetAtt"][0])
+        (action, resource["Fn::GetAtt"][0])
         for each in statements
         for action in ([each["Action"]] if isinstance(each["Action"], str) else each["Action"])
+        for resource in (each["Resource"] if isinstance(each["Resource"], list) else [each["Resource"]])
     }
 
     assert {each["Effect"] for each in statements} == {"Allow"}
     assert "ManagedPolicyArns" not in role
     needed = {right for rights in NEEDS.values() for right in rights if right[1] != BUCKET}
-    assert rights == needed | {("logs:FilterLogEvents", "EmbedLogs")}
+    assert rights == needed | {("logs:FilterLogEvents", logs) for logs in ("EmbedLogs", "WorkLogs")}
 
 
 def test_readme_says_what_each_tool_needs() -> None:
