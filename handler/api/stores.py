@@ -4,10 +4,10 @@ import logging
 from collections.abc import Callable
 from typing import TypeVar
 
-from anyio import to_thread
 from fastapi import Request
 
 from handler import store
+from handler.api.threads import Threads
 from handler.contract import errors
 from handler.service import RETRY_S
 
@@ -19,7 +19,8 @@ T = TypeVar("T")
 async def reached(request: Request, call: Callable[[], T]) -> T:
     """What the call gives. Raises 503, or what the call raises."""
     try:
-        return await to_thread.run_sync(call, limiter=request.app.state.tellers)
+        threads: Threads = request.app.state.tellers
+        return await threads.run(call)
     except store.StoreUnavailableError as error:
         log.error("Jobs table or results bucket out of reach, request refused: %s", error)
         raise errors.try_again(errors.STORE_UNAVAILABLE, RETRY_S) from error

