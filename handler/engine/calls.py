@@ -5,17 +5,20 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
+
+from handler.engine.session import Session
 
 Matrix = npt.NDArray[np.float32]
 
 
 @dataclass(eq=False)
 class Call:
-    """What a caller asked for; `waiting` are the texts that no run has taken, `open` those without a vector, `running`
-    those in a run."""
+    """What a caller asked for; `waiting` are the texts that no run has taken, the longest first, `open` those without a
+    vector, `running` those in a run."""
 
     texts: Sequence[Sequence[int]]
     vectors: Matrix
@@ -28,7 +31,8 @@ class Call:
     left: bool = False
 
     def __post_init__(self) -> None:
-        self.waiting, self.open = deque(range(len(self.texts))), len(self.texts)
+        longest = sorted(range(len(self.texts)), key=lambda index: -len(self.texts[index]))
+        self.waiting, self.open = deque(longest), len(self.texts)
 
     @property
     def next(self) -> Sequence[int]:
@@ -46,4 +50,16 @@ class Run:
 
     texts: list[tuple[Call, int]]
     tokens: int
+    session: Session
     begun: float = field(default_factory=time.perf_counter)
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each text."""
+        return [len(call.texts[index]) for call, index in self.texts]
+
+    @property
+    def feed(self) -> dict[str, npt.NDArray[np.int64]]:
+        """What the graph takes: the texts' ids in a row, and how many are whose."""
+        ids = chain.from_iterable(call.texts[index] for call, index in self.texts)
+        return {"input_ids": np.array(list(ids), np.int64), "lengths": np.array(self.lengths, np.int64)}

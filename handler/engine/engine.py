@@ -5,14 +5,16 @@ import math
 import threading
 import time
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from handler.engine import cpu
 from handler.engine.calls import Matrix
 from handler.engine.layer import Layer
 from handler.engine.pace import Pace
-from handler.engine.session import Session, open_session
+from handler.engine.session import Session, open_packed, open_session
+from handler.engine.sessions import Sessions
 from handler.engine.tokens import Tokens
 from handler.engine.turns import DeadlineError, NonFiniteVectorError, Turns
 from handler.engine.watch import watch
@@ -31,7 +33,8 @@ class Engine:
     """A loaded layer. Its methods may be called from many threads; texts take turns on all cores.
 
     `together`: how many tokens short texts may have that share a run, where the layer's vectors allow it; `at_once`:
-    how many runs there may be; `most`: how many requests its queue takes.
+    how many runs there may be; `most`: how many requests its queue takes; `open_single`: opens a session for those
+    beside others.
     """
 
     def __init__(
@@ -42,9 +45,10 @@ class Engine:
         together: int = 0,
         at_once: int = 1,
         most: float = math.inf,
+        open_single: Callable[[], Session | None] | None = None,
     ) -> None:
         self.tokens, self.dimensions, self.pace = tokens, dimensions, Pace(dimensions, together, most=most)
-        self._turns = Turns(session, dimensions, self.pace, together, at_once)
+        self._turns = Turns(Sessions(session, open_single), dimensions, self.pace, together, at_once)
 
     @classmethod
     def load(cls, layer: Layer, settings: Settings) -> "Engine":
@@ -62,7 +66,10 @@ class Engine:
         alone = layer.manifest.activation_scales == "dynamic"  # scales are by what is in a run
         dimensions = layer.manifest.dimensions
         cls(tokens, session, dimensions).encode(tokens.encode(["warm"]))  # the first run's pace is like no other
-        engine = cls(tokens, session, dimensions, 0 if alone else _TOGETHER, threads, settings.max_queue_requests)
+        # Without packed matrices to share, a session of its own would hold them a second time.
+        single = partial(open_packed, layer, 1, spin=False) if packed and threads > 1 else None
+        together, most = 0 if alone else _TOGETHER, settings.max_queue_requests
+        engine = cls(tokens, session, dimensions, together, threads, most, single)
         if settings.max_run_seconds and settings.has_many_callers:
             watch(engine._turns, settings.max_run_seconds)
         log.info(

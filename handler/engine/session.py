@@ -41,23 +41,34 @@ def open_session(layer: Layer, threads: int, *, spin: bool, packed: bool = False
     matrices that are packed already, where this machine reads them. It saves half of the time and the memory of all
     matrices, and reads their bytes a second time: onnxruntime packs before it looks for what is packed.
     """
+    if packed and (session := open_packed(layer, threads, spin=spin)):
+        return session
+    return _open(layer.folder / GRAPH, threads, spin=spin)
+
+
+def open_packed(layer: Layer, threads: int, *, spin: bool) -> Session | None:
+    """A session on matrices that are packed already, which all such sessions share; None where this machine does not
+    read them."""
+    onnxruntime, facts = _onnxruntime(), layer.manifest
+    if PACKED in facts.files and facts.onnxruntime == onnxruntime.__version__ and packing.reads(facts.cpu):
+        session = _open(layer.folder / PACKED, threads, spin=spin)
+        if _multiplies_as_built(session):
+            return session
+        log.error("this processor reads packed matrices otherwise: %s packs its own", layer.folder / GRAPH)
+    return None
+
+
+def _onnxruntime() -> Any:
     # From version 1.29 on, onnxruntime's Linux wheels send telemetry and write to the home folder unless told before
     # the import (microsoft/onnxruntime#27379).
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import onnxruntime
 
-    facts = layer.manifest
-    if packed and PACKED in facts.files and facts.onnxruntime == onnxruntime.__version__ and packing.reads(facts.cpu):
-        session = _open(layer.folder / PACKED, threads, spin=spin)
-        if _multiplies_as_built(session):
-            return session
-        log.error("this processor reads packed matrices otherwise: %s packs its own", layer.folder / GRAPH)
-    return _open(layer.folder / GRAPH, threads, spin=spin)
+    return onnxruntime
 
 
 def _open(graph: Path, threads: int, *, spin: bool) -> Session:
-    import onnxruntime
-
+    onnxruntime = _onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

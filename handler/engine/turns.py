@@ -1,10 +1,10 @@
-"""Which texts run next, and together: as many runs at once as the session has threads, each shared by as many waiting
-texts as fit.
+"""Which texts run next, and together: as many runs at once as there are threads, each shared by as many waiting texts
+as fit.
 
-Every run may use all the session's threads: a lone one has them all, and of several each has its caller's and what the
-others leave. A call is served by its own thread and helpers, which run whatever is next, its own texts or not, until it
-has all its vectors; once they are all being run, its own thread runs no others', which would keep it from its caller.
-What arrives meanwhile joins the next run; nothing waits for company.
+A run beside which the other threads have as much to do has a thread to itself, any other has them all. Of a call the
+longest texts go first, so that little is left for the end. It is served by its own thread and helpers, which run
+whatever is next, its own texts or not, until it has all its vectors; once they are all being run, its own thread runs
+no others', which would keep it from its caller. What arrives meanwhile joins the next run; nothing waits for company.
 
 Calls take turns, a text each, and one of which nothing is being run comes before those of which something is. So
 however large the others are, a call waits for one run to end, which is `together` tokens or one text, and then for a
@@ -15,17 +15,18 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
+from itertools import accumulate
 
 import numpy as np
 
 from handler.engine.calls import Call, Matrix, Run
 from handler.engine.pace import Pace
-from handler.engine.session import RunOptions, Session, run_options
+from handler.engine.session import RunOptions, run_options
+from handler.engine.sessions import Sessions
 
 log = logging.getLogger(__name__)
 
@@ -59,12 +60,12 @@ class _Thread:
 
 
 class Turns:
-    """The session's runs, `at_once` of them. Texts share one while they have `together` tokens at most; 0: each runs
+    """The sessions' runs, `at_once` of them. Texts share one while they have `together` tokens at most; 0: each runs
     alone."""
 
-    def __init__(self, session: Session, dimensions: int, pace: Pace, together: int, at_once: int) -> None:
+    def __init__(self, sessions: Sessions, dimensions: int, pace: Pace, together: int, at_once: int) -> None:
         self.pace = pace
-        self._session, self._dimensions = session, dimensions
+        self._sessions, self._dimensions = sessions, dimensions
         self._together, self._at_once = together, at_once
         self._calls: deque[Call] = deque()  # those with texts that wait, in the order of their turns
         self._running: list[Run] = []
@@ -166,14 +167,9 @@ class Turns:
         return sum(run.tokens for run in self._running) + max(self._together, len(self._calls[0].next)) <= _TOKENS
 
     def _run(self, run: Run, stop: RunOptions) -> None:
-        texts = [call.texts[index] for call, index in run.texts]
-        feed = {
-            "input_ids": np.array(list(chain.from_iterable(texts)), np.int64),
-            "lengths": np.array(list(map(len, texts)), np.int64),
-        }
         vectors, run.begun = None, time.perf_counter()
         try:
-            vectors = self._session.run(["dense"], feed, stop)[0]
+            vectors = run.session.run(["dense"], run.feed, stop)[0]
         except Exception:  # onnxruntime's own exceptions have no common base
             if stop.terminate:
                 raise DeadlineError from None
@@ -183,7 +179,7 @@ class Turns:
 
     def _take(self) -> Run:
         """One text of each call in turn, for as long as they fit."""
-        run = Run([], 0)
+        run = Run([], 0, self._sessions.whole)
         while self._calls:
             if run.texts and run.tokens + len(self._calls[0].next) > self._together:
                 break
@@ -193,12 +189,23 @@ class Turns:
             call.running += 1
             if call.waiting:
                 self._calls.append(call)
+        if self._has_beside(run):
+            run.session = self._sessions.single
         self._running.append(run)
         return run
 
+    def _has_beside(self, run: Run) -> bool:
+        """Whether each other thread has as much to do meanwhile; what waits counts where there is memory for both."""
+        others = self._at_once - 1
+        waiting: Iterable[int] = ()
+        if self._calls and run.tokens + others * max(self._together, len(self._calls[0].next)) <= _TOKENS:
+            waiting = (len(call.texts[index]) for call in self._calls for index in call.waiting)
+        under_way = sum(each.tokens for each in self._running)
+        return any(beside >= others * run.tokens for beside in accumulate(waiting, initial=under_way))
+
     def _give(self, run: Run, vectors: Matrix | None) -> None:
         """Each its vector; where a run gave none, its texts wait again, for those who have not left."""
-        lengths = [len(call.texts[index]) for call, index in run.texts]
+        lengths = run.lengths
         with self._lock:
             # Of runs at the same time, no second counts twice. What was stopped would have taken longer: it counts as
             # what it took.

@@ -1,13 +1,16 @@
 import math
 from array import array
 from collections.abc import Iterable
+from concurrent.futures import wait
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from handler.engine.budget import Budget
 from handler.engine.engine import Engine
 from handler.engine.layer import open_layer
+from handler.engine.sessions import Sessions
 from handler.settings import Settings
 
 HOUSE = Path(__file__).resolve().parents[2]
@@ -16,6 +19,15 @@ HOUSE = Path(__file__).resolve().parents[2]
 def load(folder: Path, threads: int = 0) -> Engine:
     config = Settings(model_dir=str(folder), threads=threads)
     return Engine.load(open_layer(config), config)
+
+
+def single(sessions: Sessions) -> Any:
+    """The session of one thread, or None where there is none: no run has to wait for it, but this does."""
+    asked = sessions.single
+    if sessions._single is not None:
+        wait([sessions._single], 60)
+        asked = sessions.single
+    return None if asked is sessions.whole else asked
 
 
 def cost(engine: Engine, ids: Iterable[list[int]]) -> float:

@@ -105,7 +105,7 @@ def test_equal_inputs_are_encoded_once(engine: Engine) -> None:
 def test_texts_share_a_run_up_to_a_number_of_tokens_and_a_long_one_runs_alone(engine: Engine) -> None:
     session = Session()
     found = Engine(engine.tokens, session, 2, together=10).encode([[n] * n for n in (3, 4, 3, 9, 50, 5, 5 + 1)])
-    assert session.runs == [[3, 4], [9], [50], [5], [6]]
+    assert session.runs == [[50], [9], [6], [5, 4], [3]], "the longest first"
     assert found[:, 0].tolist() == [3, 4, 3, 9, 50, 5, 6]
 
 
@@ -294,7 +294,7 @@ def test_the_session_has_the_threads_of_its_share_and_spins_where_it_owns_them(
     minilm: Path, threads: int, memory: int, expected: int, spins: str | None
 ) -> None:
     config = Settings(model_dir=str(minilm), threads=threads, aws_lambda_function_memory_size=memory)
-    options = Engine.load(open_layer(config), config)._turns._session.get_session_options()  # type: ignore[attr-defined]
+    options = Engine.load(open_layer(config), config)._turns._sessions.whole.get_session_options()  # type: ignore[attr-defined]
     assert options.intra_op_num_threads == expected
     if spins is not None:
         assert options.get_session_config_entry("session.intra_op.allow_spinning") == spins

@@ -19,7 +19,7 @@ from handler.engine.layer import Layer, open_layer
 from handler.engine.manifest import GRAPH, PACKED, WEIGHTS
 from handler.engine.packing import PROBE_IDS
 from handler.settings import Settings
-from tests.engine.conftest import HOUSE
+from tests.engine.conftest import HOUSE, single
 from tests.model_layer.small import EASY, REFERENCE, make
 
 AVX2, AVX512, AMX = "fpu sse4_1 avx avx2", "fpu avx avx2 avx512f avx512_vnni avx_vnni", "fpu avx2 avx512_vnni amx_int8"
@@ -72,6 +72,7 @@ def test_another_processor_packs_its_own(minilm: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(packing, "reads", lambda _: False)
 
     assert not is_packed(session.open_session(opened(minilm), 1, spin=False, packed=True))
+    assert session.open_packed(opened(minilm), 1, spin=False) is None, "which no second session may"
 
 
 def test_matrices_that_this_machine_reads_otherwise_are_noticed(
@@ -132,6 +133,10 @@ def test_packed_matrices_stay_in_the_page_cache(seeded: Path, measured: Callable
 
 @pytest.mark.parametrize(("runtime", "packed"), [("127.0.0.1:9001", False), ("", True)])
 def test_lambda_whose_cold_start_pays_for_each_byte_reads_none_twice(minilm: Path, runtime: str, packed: bool) -> None:
-    config = Settings(model_dir=str(minilm), aws_lambda_runtime_api=runtime)
+    config = Settings(model_dir=str(minilm), aws_lambda_runtime_api=runtime, threads=2)
 
-    assert is_packed(Engine.load(opened(minilm), config)._turns._session) is packed
+    sessions = Engine.load(opened(minilm), config)._turns._sessions
+    assert is_packed(sessions.whole) is packed
+    beside = single(sessions)
+    assert (beside is not None) is packed, "elsewhere it would be a second copy"
+    assert beside is None or is_packed(beside)

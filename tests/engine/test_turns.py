@@ -11,6 +11,7 @@ import pytest
 
 from handler.engine.engine import DeadlineError
 from handler.engine.pace import Pace
+from handler.engine.sessions import Sessions
 from handler.engine.turns import Turns
 
 TOGETHER = 256
@@ -65,7 +66,7 @@ def session() -> Held:
 
 
 def turns(session: Held, at_once: int = 1) -> Turns:
-    return Turns(session, 1, Pace(1, TOGETHER), TOGETHER, at_once)
+    return Turns(Sessions(session), 1, Pace(1, TOGETHER), TOGETHER, at_once)
 
 
 LARGE, SMALL = 7, 5

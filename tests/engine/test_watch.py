@@ -9,6 +9,7 @@ PROCESS = """
 import logging, sys, time
 import numpy as np
 from handler.engine.pace import Pace
+from handler.engine.sessions import Sessions
 from handler.engine.turns import Turns
 from handler.engine.watch import watch
 
@@ -18,7 +19,7 @@ class Session:
         return [np.ones((len(feed["lengths"]), 1), np.float32)]
 
 logging.basicConfig()
-turns = Turns(Session(), 1, Pace(1), 0, 2)
+turns = Turns(Sessions(Session()), 1, Pace(1), 0, 2)
 watch(turns, 0.5)
 turns.vectors([[token] for token in map(int, sys.argv[1:])], None)
 time.sleep(0.7)
