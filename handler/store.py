@@ -36,9 +36,8 @@ def dynamodb() -> "DynamoDBClient":
 
 @cache
 def _dynamodb() -> "DynamoDBClient":
-    import boto3
-
-    return boto3.client("dynamodb", region_name=settings.read().aws_region or None, config=_config(TIMEOUT_S))
+    client: DynamoDBClient = _client("dynamodb", _config(TIMEOUT_S))
+    return client
 
 
 def ledger() -> "DynamoDBClient":
@@ -49,14 +48,14 @@ def ledger() -> "DynamoDBClient":
 
 @cache
 def _ledger() -> "DynamoDBClient":
-    import boto3
     from botocore.config import Config
 
     config = settings.read()
     once = Config(retries={"mode": "standard", "total_max_attempts": 1})
     if config.ledger_queue and config.function_role == "embed":
         once = once.merge(Config(connect_timeout=_CONNECT_S, read_timeout=HURRIED_S))
-    return boto3.client("dynamodb", region_name=config.aws_region or None, config=_config(TIMEOUT_S).merge(once))
+    client: DynamoDBClient = _client("dynamodb", _config(TIMEOUT_S).merge(once))
+    return client
 
 
 def sqs() -> Any:
@@ -67,14 +66,12 @@ def sqs() -> Any:
 
 @cache
 def _sqs() -> Any:
-    import boto3
     from botocore.config import Config
 
     once = Config(
         retries={"mode": "standard", "total_max_attempts": 1}, connect_timeout=_CONNECT_S, read_timeout=HURRIED_S
     )
-    region = settings.read().aws_region or None
-    return boto3.client("sqs", region_name=region, config=_config(TIMEOUT_S).merge(once))
+    return _client("sqs", _config(TIMEOUT_S).merge(once))
 
 
 def queues() -> Any:
@@ -85,9 +82,7 @@ def queues() -> Any:
 
 @cache
 def _queues() -> Any:
-    import boto3
-
-    return boto3.client("sqs", region_name=settings.read().aws_region or None, config=_config(TIMEOUT_S))
+    return _client("sqs", _config(TIMEOUT_S))
 
 
 def s3() -> "S3Client":
@@ -98,20 +93,30 @@ def s3() -> "S3Client":
 
 @cache
 def _s3() -> "S3Client":
-    import boto3
     from botocore.config import Config
 
-    config = settings.read()
     # A bucket's own host name in its own Region: that of no other keeps a presigned address from being redirected.
     # A stand-in for AWS has one host name for all of them.
     ours = Config(
         signature_version="s3v4",
         s3={
-            "addressing_style": "path" if config.aws_endpoint_url else "virtual",
+            "addressing_style": "path" if settings.read().aws_endpoint_url else "virtual",
             "us_east_1_regional_endpoint": "regional",
         },
     )
-    return boto3.client("s3", region_name=config.aws_region or None, config=_config(_OBJECT_S).merge(ours))
+    client: S3Client = _client("s3", _config(_OBJECT_S).merge(ours))
+    return client
+
+
+def _client(service: Any, config: "Config") -> Any:
+    """Called with `_making` held."""
+    import boto3
+
+    client = boto3.client(service, region_name=settings.read().aws_region or None, config=config)
+    # botocore makes the classes of a client's errors when one is first asked for. Threads that ask together would have
+    # one each, and not know another's: a condition that failed would be an unknown error.
+    _ = client.exceptions
+    return client
 
 
 def _config(read_s: float) -> "Config":

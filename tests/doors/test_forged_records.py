@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -93,6 +94,9 @@ def test_a_path_and_a_clients_id_are_logged_without_anything_that_could_be_struc
     mark = uuid.uuid4().hex
     names = [(b"x-client-request-id", b"order 77/\"{[('\\," + mark.encode())]
     httpx.get(f"{door.url}/v1/{mark}/%22%7b%27%5c%0a%e2%9c%93x%25", headers=names, timeout=60)
+    deadline = time.monotonic() + 10  # the line is written once the answer has left
+    while f"/v1/{mark}" not in door.log and time.monotonic() < deadline:
+        time.sleep(0.05)
     [line] = [line for line in door.log.splitlines() if f"/v1/{mark}" in line]
     assert f"GET '/v1/{mark}/%22%7B%27%5C%0A%E2%9C%93x%25' 404" in line
     assert f"client's id 'order_77{8 * '_'}{mark}'" in line
