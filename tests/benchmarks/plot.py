@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
-WIDTH, HEIGHT = 760, 440
+WIDTH, HEIGHT = 820, 440
 _SVG = "http://www.w3.org/2000/svg"
-_LEFT, _RIGHT, _TOP, _BOTTOM = 66, 220, 44, 48  # margins; the legend is on the right
+_LEFT, _RIGHT, _TOP, _BOTTOM = 66, 280, 44, 48  # margins; the legend is on the right
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito's, for every eye
 
 
