@@ -43,6 +43,12 @@ class Answered:
     tokens: int
     again: bool = False
 
+    @classmethod
+    def refused(cls, error: ApiError) -> "Answered":
+        """An error, for which nothing is billed."""
+        again = error.status == 429 and "x-should-retry" not in error.headers
+        return cls(error.status, error.body(), 0, again)
+
 
 @dataclass
 class _Work:
@@ -149,8 +155,7 @@ class Bulk:
         answers, start = list[Answered](), 0
         for each in found:
             if isinstance(each, ApiError):
-                again = each.status == 429 and "x-should-retry" not in each.headers
-                answers.append(Answered(each.status, each.body(), 0, again))
+                answers.append(Answered.refused(each))
                 continue
             request, prompts = each.request, each.prompts
             end = start + len(prompts.ids)

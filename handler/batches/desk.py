@@ -7,7 +7,7 @@ from handler import store
 from handler.batches.files import Files
 from handler.batches.jobs import Jobs, ReusedError
 from handler.batches.queue import CLOSE, PLAN, Steps
-from handler.batches.rows import Rows, new_id
+from handler.batches.rows import new_id
 from handler.billing.keys import Caller
 from handler.billing.work import Identity
 from handler.contract import errors
@@ -25,9 +25,8 @@ class Desk:
 
     @classmethod
     def open(cls, config: Settings) -> "Desk":
-        rows = Rows(store.dynamodb, config.jobs_table)
-        files = Files(rows, store.s3, config.results_bucket)
-        return cls(Jobs(rows), files, Steps(store.queues, config.plans_queue))
+        files = Files.open(config)
+        return cls(Jobs(files.rows), files, Steps(store.queues, config.plans_queue))
 
     def create(self, asked: Asked, caller: Caller, key_hash: str, identity: Identity | None) -> tuple[Batch, bool]:
         """A batch of a file's lines, and whether it is new: under the same `identity` it is made once. Raises 400."""

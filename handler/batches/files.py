@@ -4,22 +4,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from handler import store
+from handler.batches.bucket import Bucket, GoneError
 from handler.batches.rows import Row, Rows, new_id
 from handler.contract import errors
 from handler.contract.files import File, Page, Upload
 from handler.results import VALID_S
 from handler.settings import Settings
 
-if TYPE_CHECKING:
-    from types_boto3_s3 import S3Client
-
 PREFIX = "files/"  # of what is uploaded
 _PUT_S = 6 * 3600  # in which what was promised can be put
-_CHUNK = 1 << 20
-_NOWHERE = ("404", "NoSuchKey", "NotFound")
 
 
 @dataclass(frozen=True)
@@ -37,20 +33,18 @@ class Slot:
 class Files:
     """The files of all accounts. Every call raises StoreUnavailableError where a store cannot be reached."""
 
-    def __init__(
-        self, rows: Rows, client: Callable[[], "S3Client"], bucket: str, clock: Callable[[], float] = time.time
-    ) -> None:
-        self.rows, self._client, self._bucket, self._clock = rows, client, bucket, clock
+    def __init__(self, rows: Rows, bucket: Bucket, clock: Callable[[], float] = time.time) -> None:
+        self.rows, self._bucket, self._clock = rows, bucket, clock
 
     @classmethod
     def open(cls, config: Settings) -> "Files":
-        return cls(Rows(store.dynamodb, config.jobs_table), store.s3, config.results_bucket)
+        return cls(Rows(store.dynamodb, config.jobs_table), Bucket(store.s3, config.results_bucket))
 
     def put(self, account: str, upload: Upload, body: bytes) -> File:
         """A file of these bytes: put first, then known."""
         file = self._new(account, upload, len(body), "processed")
-        with store.answering(self._bucket):
-            self._client().put_object(Bucket=self._bucket, Key=file.key, Body=body)
+        with store.answering(self._bucket.name):
+            self._bucket.client().put_object(Bucket=self._bucket.name, Key=file.key, Body=body)
         self.rows.put(row(file))
         return file
 
@@ -60,9 +54,9 @@ class Files:
         file = self._new(account, upload, upload.bytes, "uploaded")
         # Signed, and so held to: a file does not change once a batch may have read it.
         once: Any = {"ContentLength": file.bytes, "IfNoneMatch": "*"}
-        with store.answering(self._bucket):
-            url = self._client().generate_presigned_url(
-                "put_object", Params={"Bucket": self._bucket, "Key": file.key, **once}, ExpiresIn=_PUT_S
+        with store.answering(self._bucket.name):
+            url = self._bucket.client().generate_presigned_url(
+                "put_object", Params={"Bucket": self._bucket.name, "Key": file.key, **once}, ExpiresIn=_PUT_S
             )
         self.rows.put(row(file))
         headers = {"content-length": str(file.bytes), "if-none-match": "*"}
@@ -74,7 +68,7 @@ class Files:
         file = None if found is None else of(found)
         if file is None or file.expires_at <= self._clock():
             raise errors.NO_FILE.error(param="id", id=file_id)
-        if file.status == "uploaded" and (size := self._size(file)) is not None:
+        if file.status == "uploaded" and (size := self._bucket.size(file.key)) is not None:
             file = replace(file, status="processed", bytes=size)
             self._settle(file)
         return file
@@ -95,27 +89,21 @@ class Files:
         """Forget a file and its bytes. Raises 404."""
         file = self.find(account, file_id)
         self.rows.delete(_partition(account), file_id)
-        with store.answering(self._bucket):
-            self._client().delete_object(Bucket=self._bucket, Key=file.key)
+        with store.answering(self._bucket.name):
+            self._bucket.client().delete_object(Bucket=self._bucket.name, Key=file.key)
 
     def read(self, file: File) -> Iterator[bytes]:
         """Its bytes, some at a time. Raises 404 where there are none."""
-        from botocore.exceptions import ClientError
-
-        with store.answering(self._bucket):
-            try:
-                body = self._client().get_object(Bucket=self._bucket, Key=file.key)["Body"]
-            except ClientError as error:
-                if error.response["Error"]["Code"] in _NOWHERE:
-                    raise errors.NO_FILE.error(param="id", id=file.id) from None
-                raise
-        return body.iter_chunks(_CHUNK)
+        try:
+            return self._bucket.read(file.key)
+        except GoneError:
+            raise errors.NO_FILE.error(param="id", id=file.id) from None
 
     def address(self, file: File) -> str:
         """Where its bytes can be had for some minutes without a key."""
-        with store.answering(self._bucket):
-            return self._client().generate_presigned_url(
-                "get_object", Params={"Bucket": self._bucket, "Key": file.key}, ExpiresIn=VALID_S
+        with store.answering(self._bucket.name):
+            return self._bucket.client().generate_presigned_url(
+                "get_object", Params={"Bucket": self._bucket.name, "Key": file.key}, ExpiresIn=VALID_S
             )
 
     def _new(self, account: str, upload: Upload, size: int, status: str) -> File:
@@ -124,18 +112,6 @@ class Files:
         key = f"{PREFIX}{account}/{file_id}"
         expires_at = int(now) + upload.lasts_s
         return File(file_id, account, key, size, int(now), upload.filename, "batch", status, expires_at)
-
-    def _size(self, file: File) -> int | None:
-        """How many bytes there are, None for no object."""
-        from botocore.exceptions import ClientError
-
-        with store.answering(self._bucket):
-            try:
-                return int(self._client().head_object(Bucket=self._bucket, Key=file.key)["ContentLength"])
-            except ClientError as error:
-                if error.response["Error"]["Code"] in _NOWHERE:
-                    return None
-                raise
 
     def _settle(self, file: File) -> None:
         client = self.rows.client()

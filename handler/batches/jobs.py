@@ -27,6 +27,9 @@ from handler.contract.files import File, Page
 OPEN = "open"
 _KEPT_S = 90 * 86400  # rows of a batch, since it was made
 _NAMED_S = 48 * 3600  # an Idempotency-Key
+# What the row of a batch has of it from the first, as text and as numbers.
+_WORDS = ("account", "input_file_id", "input_key", "status", "key_id", "key_hash")
+_NUMBERS = ("created_at", "expires_at", "output_lasts_s", "done", "total", "completed", "failed", "tokens")
 _ATTEMPTS, _PAUSE_S = 8, 0.05  # at a transaction that meets another on the same row
 
 
@@ -231,26 +234,22 @@ def _put(row: Row) -> Row:
 
 
 def _row(batch: Batch) -> Row:
-    words = ("account", "input_file_id", "input_key", "status", "key_id", "key_hash")
-    numbers = ("created_at", "expires_at", "output_lasts_s", "done", "total", "completed", "failed", "tokens")
     return {
         **_key(batch.account, batch.id),
-        **{name: {"S": getattr(batch, name)} for name in words},
-        **{name: {"N": str(getattr(batch, name))} for name in numbers},
+        **{name: {"S": getattr(batch, name)} for name in _WORDS},
+        **{name: {"N": str(getattr(batch, name))} for name in _NUMBERS},
         "metadata": {"S": json.dumps(batch.metadata)},
         "ttl": _ttl(batch),
     }
 
 
 def _of(row: Row) -> Batch:
-    words = ("account", "input_file_id", "input_key", "status", "key_id", "key_hash")
-    numbers = ("created_at", "expires_at", "output_lasts_s", "done", "total", "completed", "failed", "tokens")
     maybe = ("model", "ends", "output_file_id", "error_file_id")
     faults = wire.loads(row["faults"]["S"]) if "faults" in row else ()
     batch = Batch(
         id=row["sk"]["S"],
-        **{name: str(text(row, name)) for name in words},  # type: ignore[arg-type]
-        **{name: int(row[name]["N"]) for name in numbers},  # type: ignore[arg-type]
+        **{name: str(text(row, name)) for name in _WORDS},  # type: ignore[arg-type]
+        **{name: int(row[name]["N"]) for name in _NUMBERS},  # type: ignore[arg-type]
     )
     return replace(
         batch,

@@ -18,7 +18,6 @@ from handler.batches.results import Made, Results, read
 from handler.bulk import Answered, Payer
 from handler.contract import errors
 from handler.contract.batches import Batch
-from handler.contract.errors import ApiError
 from handler.engine.engine import DeadlineError
 from handler.store import StoreUnavailableError
 
@@ -146,15 +145,11 @@ class _Group:
 
 
 def _failed(group: _Group, line: Line) -> Answered:
-    return _refused(errors.UNFORESEEN.error(id=f"req_{lines.named(group.batch, line.offset)}"))
+    return Answered.refused(errors.UNFORESEEN.error(id=f"req_{lines.named(group.batch, line.offset)}"))
 
 
 def _too_long(line: Line, longest: int) -> Answered:
-    return _refused(errors.BODY_TOO_LARGE.error(n=line.end - line.offset, limit=longest))
-
-
-def _refused(error: ApiError) -> Answered:
-    return Answered(error.status, error.body(), 0)
+    return Answered.refused(errors.BODY_TOO_LARGE.error(n=line.end - line.offset, limit=longest))
 
 
 def _groups(batch: Batch, found: Iterator[Line]) -> Iterator[_Group]:

@@ -4,7 +4,6 @@ and each is answered, recorded and acknowledged for itself, in this order."""
 import hashlib
 import json
 import logging
-import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from handler.contract import errors, messages
 from handler.contract.body import JSON
 from handler.contract.errors import ApiError
 from handler.contract.messages import Message, UnreadableError
+from handler.events import deadline
 from handler.settings import Settings
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_SPARE_S, _SPARE = 20.0, 0.2  # of the function's time, for what comes behind the engine
 _LARGEST = 1 << 20  # bytes of a message (SQS developer guide)
 _ATTRIBUTE = 250  # characters of a reason
 
@@ -50,13 +49,13 @@ class Messages:
         self._config, self._service, self._ledger = config, service, service.ledger
 
     def __call__(self, event: dict[str, Any], context: Any) -> dict[str, list[dict[str, str]]]:
-        deadline = _deadline(context)
+        until = deadline.of(context)
         failed: list[str] = []
         asked = [found for each in event["Records"] if (found := self._read(each, failed))]
         ready = [each for each in asked if each.answer is None and each.payer is not None]
         pairs = [(each.message.body, each.payer) for each in ready if each.payer is not None]
         try:
-            answers = iter(self._service.bulk.answer_each(pairs, deadline) if pairs else [])
+            answers = iter(self._service.bulk.answer_each(pairs, until) if pairs else [])
             for each in asked:
                 answer = each.answer if each.answer is not None else next(answers)
                 if answer is None or answer.again or not self._settle(each, answer):
@@ -79,11 +78,11 @@ class Messages:
         came = datetime.fromtimestamp(int(record["attributes"]["SentTimestamp"]) / 1000, UTC)
         work = _work(message, name, came)
         if message.fault is not None:
-            return _Asked(name, message, work, None, _refused(message.fault))
+            return _Asked(name, message, work, None, Answered.refused(message.fault))
         try:
             return _Asked(name, message, work, self._service.pays(message.account, message.key_id, came))
         except ApiError as error:
-            return _Asked(name, message, work, None, _refused(error))
+            return _Asked(name, message, work, None, Answered.refused(error))
         except store.StoreUnavailableError as error:
             log.error("message %s comes again: %s", name, error)
             failed.append(name)
@@ -94,7 +93,7 @@ class Messages:
         try:
             self._send(asked, answer)
             if answer.status == 200 and self._record(asked, answer) is Outcome.REUSED:
-                self._send(asked, _refused(errors.KEY_REUSED.error(param="id")))
+                self._send(asked, Answered.refused(errors.KEY_REUSED.error(param="id")))
         except store.StoreUnavailableError as error:
             log.error("message %s comes again: %s", asked.id, error)
             return False
@@ -151,14 +150,3 @@ def _work(message: Message, name: str, came: datetime) -> Work:
         of_id = hashlib.sha256(message.id.encode("utf-8", "surrogatepass")).hexdigest()
         identity = Identity("message", of_id, message.asked, entries.MESSAGE_S)
     return Work(named[:32], named, came, "message", identity)
-
-
-def _refused(error: ApiError) -> Answered:
-    return Answered(error.status, error.body(), 0)
-
-
-def _deadline(context: Any) -> float | None:
-    if context is None:
-        return None
-    left = float(context.get_remaining_time_in_millis()) / 1000
-    return time.monotonic() + left - min(_SPARE_S, left * _SPARE)

@@ -10,6 +10,7 @@ from typing import Any
 import boto3
 
 from handler import store
+from handler.batches.bucket import Bucket
 from handler.batches.desk import Desk
 from handler.batches.files import Files
 from handler.batches.jobs import Jobs
@@ -64,7 +65,7 @@ class Works:
         self.config = replace(self.config, plans_queue=self.plans.url, shards_queue=self.shards.url)
         self.rows = Rows(store.dynamodb, self.config.jobs_table)
         self.jobs = Jobs(self.rows, lambda: self.clock())
-        self.files = Files(self.rows, store.s3, self.config.results_bucket)
+        self.files = Files(self.rows, Bucket(store.s3, self.config.results_bucket))
         self.desk = Desk(self.jobs, self.files, Steps(store.queues, self.plans.url), lambda: self.clock())
         ledger = Ledger(store.ledger, self.config.usage_table, self.config.entries_table)
         self.planner = Pointers(passes.plans(self.config, ledger, lambda *told: self.late.append(told), self.jobs))
