@@ -5,6 +5,7 @@
 // A vector leaves as base64 of its float32 values, little-endian, so that bits can be compared.
 import OpenAI from "openai";
 import { text } from "node:stream/consumers";
+import { told } from "./told.mjs";
 
 const float32 = (embedding) =>
   typeof embedding === "string" ? embedding : Buffer.from(new Float32Array(embedding).buffer).toString("base64");
@@ -30,11 +31,7 @@ for (const call of calls) {
       attempts,
     });
   } catch (error) {
-    if (!(error instanceof OpenAI.APIError)) throw error;
-    const { status, code, type, param, requestID } = error;
-    const message = error.error?.message ?? error.message;
-    const { name } = error.constructor;
-    answers.push({ error: { name, status, code, type, param, message, requestId: requestID }, attempts });
+    answers.push({ error: { ...told(error), requestId: error.requestID }, attempts });
   }
 }
 process.stdout.write(JSON.stringify(answers));

@@ -5,6 +5,7 @@
 // An argument "$0" is the id of the first answer.
 import OpenAI, { toFile } from "openai";
 import { text } from "node:stream/consumers";
+import { told } from "./told.mjs";
 
 const { baseURL, apiKey, calls } = JSON.parse(await text(process.stdin));
 const client = new OpenAI({ baseURL, apiKey, maxRetries: 0 });
@@ -27,10 +28,7 @@ for (const { call, arguments: given, file } of calls) {
       answers.push({ all });
     } else answers.push(method === "content" ? { text: await answer.text() } : answer);
   } catch (error) {
-    if (!(error instanceof OpenAI.APIError)) throw error;
-    const { status, code, type, param } = error;
-    const message = error.error?.message ?? error.message;
-    answers.push({ error: { name: error.constructor.name, status, code, type, param, message } });
+    answers.push({ error: told(error) });
   }
 }
 process.stdout.write(JSON.stringify(answers));

@@ -3,6 +3,7 @@
 //   [page | {error: {name, status, code, type, param, message}}]
 import OpenAI from "openai";
 import { text } from "node:stream/consumers";
+import { told } from "./told.mjs";
 
 const { baseURL, adminAPIKey, calls } = JSON.parse(await text(process.stdin));
 const { usage } = new OpenAI({ baseURL, adminAPIKey, maxRetries: 0 }).admin.organization;
@@ -11,10 +12,7 @@ for (const [report, query] of calls) {
   try {
     answers.push(await usage[report](query));
   } catch (error) {
-    if (!(error instanceof OpenAI.APIError)) throw error;
-    const { status, code, type, param } = error;
-    const message = error.error?.message ?? error.message;
-    answers.push({ error: { name: error.constructor.name, status, code, type, param, message } });
+    answers.push({ error: told(error) });
   }
 }
 process.stdout.write(JSON.stringify(answers));
