@@ -2,10 +2,12 @@
 
 With the memory, and where this user may make a cgroup with the share of processors, of each of two functions; with
 what is on disk in the page cache and not in it. DynamoDB is MiniStack, whose milliseconds are in the first answer.
+With `--long`, also the longest text in a function of 2,048 MB, more of which the kernel does not let it have.
 """
 
 import argparse
 import contextlib
+import json
 import os
 import re
 import statistics
@@ -13,11 +15,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from handler.engine.cpu import MB_PER_VCPU
-from handler.engine.manifest import WEIGHTS
+from handler.engine.manifest import WEIGHTS, load
 from tests.benchmarks.ledger import stack
 from tests.conftest import ENTRY, HOUSE, serving
 from tests.stack import cgroup
@@ -25,8 +29,10 @@ from tests.stack.emulator import Emulator, session
 from tests.stack.payload import to_event
 from tests.stack.server import PlainServer
 
+LAMBDA_MOST_S = 900
 LAMBDA_INIT_MS = 10_000  # AWS Lambda developer guide: an init that takes longer is begun anew
 MEMORY_MB = (MB_PER_VCPU, 2 * MB_PER_VCPU)
+LEAST_MB = 2048  # of a function that serves the longest text
 _MIB = 1 << 20
 _DROP = Path("/proc/sys/vm/drop_caches")
 _LOADED = re.compile(r"loaded \S+: tokenizer (\d+) ms, session (\d+) ms, first run (\d+) ms, (\d+) threads")
@@ -53,21 +59,14 @@ class Start:
 
 def run(env: Mapping[str, str], key: str, model: str, memory_mb: int) -> Start:
     """One start under the emulator, and one request of one short text."""
-    body = f'{{"model": "{model}", "input": "the quick brown fox", "encoding_format": "base64"}}'.encode()
-    event = to_event("POST", "/v1/embeddings", [("authorization", f"Bearer {key}")], body, "127.0.0.1")
-    with (
-        cgroup.limited(memory_mb / MB_PER_VCPU) as folder,
-        Emulator(ENTRY, env, cwd=HOUSE, memory_mb=memory_mb, timeout_s=120) as emulator,
-    ):
-        pid = emulator.pid
-        if folder is not None:
-            cgroup.join(folder, pid)
+    event = _event(key, model, "the quick brown fox")
+    with cgroup.limited(memory_mb / MB_PER_VCPU) as group, _function(env, memory_mb, group) as emulator:
         start = time.perf_counter()
         answer = emulator.invoke(event)
         total = (time.perf_counter() - start) * 1e3
         assert answer["statusCode"] == 200, answer
         log, [first] = emulator.log, emulator.invocations_ms
-        [runtime] = [each for each in session(pid) if b"awslambdaric" in _proc(each, "cmdline")]
+        runtime = _runtime(emulator)
         tokenizer, opened, first_run, _ = map(float, _found(_LOADED, log))
         [loading] = map(float, _found(_INIT, log))
         rollup = _kib(_proc(runtime, "smaps_rollup"))
@@ -76,6 +75,49 @@ def run(env: Mapping[str, str], key: str, model: str, memory_mb: int) -> Start:
             rollup["Anonymous"] / 1024, (rollup["Rss"] - rollup["Anonymous"]) / 1024,
             int(re.findall(rb"read_bytes: (\d+)", _proc(runtime, "io"))[0]) / _MIB,
         )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Longest:
+    """The longest text in a function of so little memory."""
+
+    tokens: int  # special ones included
+    seconds: float
+    peak_mib: float  # VmHWM: of what is mapped, all that was ever there at once
+    enforced: bool  # whether the kernel would have killed what takes more
+
+
+def longest(env: Mapping[str, str], key: str, model: str, memory_mb: int = LEAST_MB) -> Longest:
+    """One text as long as the layer takes, after a start of its own."""
+    layer = load(Path(env["MODEL_DIR"]))
+    with (
+        cgroup.limited(memory_mb / MB_PER_VCPU, memory_mb) as group,
+        _function(env, memory_mb, group) as emulator,
+    ):
+        emulator.invoke(_event(key, model, "hello"))
+        answer = emulator.invoke(_event(key, model, " ".join(["hello"] * layer.content_tokens)))
+        assert answer["statusCode"] == 200, answer
+        assert json.loads(answer["body"])["usage"]["prompt_tokens"] == layer.content_tokens
+        peak = _kib(_proc(_runtime(emulator), "status"))["VmHWM"] / 1024
+        return Longest(layer.context, emulator.invocations_ms[-1] / 1e3, peak, group is not None)
+
+
+def _event(key: str, model: str, text: str) -> dict[str, Any]:
+    body = json.dumps({"model": model, "input": text, "encoding_format": "base64"}).encode()
+    return to_event("POST", "/v1/embeddings", [("authorization", f"Bearer {key}")], body, "127.0.0.1")
+
+
+@contextmanager
+def _function(env: Mapping[str, str], memory_mb: int, group: cgroup.Group | None) -> Iterator[Emulator]:
+    with Emulator(ENTRY, env, cwd=HOUSE, memory_mb=memory_mb, timeout_s=LAMBDA_MOST_S) as emulator:
+        if group is not None:
+            cgroup.join(group, emulator.pid)  # and the runtime with it, which is started at the first call
+        yield emulator
+
+
+def _runtime(emulator: Emulator) -> int:
+    [found] = [each for each in session(emulator.pid) if b"awslambdaric" in _proc(each, "cmdline")]
+    return found
 
 
 def second_mib(env: Mapping[str, str], folder: Path) -> tuple[float, float]:
@@ -96,7 +138,7 @@ def _proc(pid: int, name: str) -> bytes:
 
 
 def _kib(text: bytes) -> dict[str, int]:
-    return {name.decode(): int(value) for name, value in re.findall(rb"^(\w+): +(\d+) kB", text, re.M)}
+    return {name.decode(): int(value) for name, value in re.findall(rb"^(\w+):\s+(\d+) kB", text, re.M)}
 
 
 def forget(layer: Path) -> str:
@@ -144,6 +186,7 @@ def table(rows: Iterable[tuple[int, str, Start]]) -> Iterator[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--layer", default="all-minilm-l6-v2", help="folder in model_layer/out")
+    parser.add_argument("--long", action="store_true", help=f"also the longest text, in {LEAST_MB:,} MB: minutes")
     parser.add_argument("--passes", type=int, default=5, help="starts of each kind; medians are told; default 5")
     asked = parser.parse_args()
     layer = HOUSE / "model_layer/out" / asked.layer
@@ -167,12 +210,17 @@ def main() -> int:
                 plain = reading_ms(layer, each.read)
                 times = f"{each.total / plain:.1f} times the {plain:,.0f} ms"
                 print(f"{memory:,} MB, cold: {times} of reading {each.read:,.0f} MiB, which is what it read")
+        if asked.long:
+            print(f"the longest text in a function of {LEAST_MB:,} MB", file=sys.stderr)
+            text = longest(env, key, model)
+            limit = "which the kernel holds it to" if text.enforced else "which nothing holds it to here"
+            print(f"{LEAST_MB:,} MB, {limit}: {text.tokens:,} tokens in {text.seconds:.1f} s, {text.peak_mib:,.0f} MiB")
         own, anonymous = second_mib(env, Path(name))
         print(
             f"plain HTTP: a second server over the same layer has {own:,.0f} MiB to itself, {anonymous:,.0f} anonymous"
         )
-        with cgroup.limited(1) as folder:
-            print("processors: each function's share" if folder else "processors: all, because no cgroup can be made")
+        with cgroup.limited(1) as group:
+            print("processors: each function's share" if group else "processors: all, because no cgroup can be made")
     return 0
 
 

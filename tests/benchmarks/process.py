@@ -39,7 +39,7 @@ class WorkerError(Exception):
 
 @dataclass(frozen=True)
 class Pass:
-    """`memory`: the most that the process had meanwhile, in bytes."""
+    """Seconds of encoding the load once. `memory`: the most that the process had meanwhile, in bytes."""
 
     seconds: float
     cpu_seconds: float
@@ -85,14 +85,14 @@ class Worker:
         self._ask({"texts": texts})
 
     def encode(self, batch: int) -> Pass:
-        """Encode once what was given."""
+        """Encode what was given, over and over while a pass is short."""
         folder = Path(f"/proc/{self.pid}")
         with suppress(OSError):  # some kernels have none: then it is the peak since the start
             (folder / "clear_refs").write_text("5")  # from here on: Documentation/filesystems/proc.rst
         before = _cpu_seconds(folder)
-        seconds: float = self._ask({"seconds": batch})
+        times, seconds = self._ask({"pass": batch})
         [peak] = (line for line in (folder / "status").read_text().splitlines() if line.startswith("VmHWM"))
-        return Pass(seconds, _cpu_seconds(folder) - before, int(peak.split()[1]) * 1024)
+        return Pass(seconds / times, (_cpu_seconds(folder) - before) / times, int(peak.split()[1]) * 1024)
 
     def vectors(self, batch: int, count: int) -> Matrix:
         text = self._ask({"vectors": batch})

@@ -65,13 +65,13 @@ def test_a_real_quota_is_found(cpus: float) -> None:
         "import sys; sys.stdin.readline(); from handler.engine.cpu import share; from handler.settings import Settings;"
         "print(share(Settings()))"
     )
-    with cgroup.limited(cpus) as folder:
-        if folder is None:
+    with cgroup.limited(cpus) as group:
+        if group is None:
             pytest.skip("this machine lets this user make no cgroup")
         with subprocess.Popen(
             [sys.executable, "-c", code], cwd=HOUSE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         ) as child:
-            cgroup.join(folder, child.pid)
+            cgroup.join(group, child.pid)
             found, _ = child.communicate("go\n")
     assert float(found) == cpus
 

@@ -2,7 +2,7 @@
 
     {"threads": 2, ...}         {"ready": true}                 the peer's options
     {"texts": [[0, 5, 2]]}      {"texts": 1}                    ids of texts, kept until others come
-    {"seconds": 8}              {"seconds": 0.12}               encoded once in batches of 8, timed here
+    {"pass": 8}                 {"pass": [30, 0.61]}            encoded 30 times in batches of 8, timed here
     {"vectors": 8}              {"vectors": "AAAA..."}          the same, and base64 of what came of it
 
 With the argument `prepare` it makes the files that the peer loads, in a process that ends then, so that what it needs
@@ -19,6 +19,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+# Of a pass, at least: a single text takes some milliseconds, and of these most to fetch weights that the peer before it
+# has thrown out of the cache.
+_LEAST_S = 0.5
 
 Texts = list[list[int]]
 Options = dict[str, Any]
@@ -61,10 +65,13 @@ def main(load: Callable[[Options], Loaded], prepare: Callable[[Options], None] |
             given = peer.given(value)
             answer(asked, len(value))
             continue
-        start = time.perf_counter()
-        vectors = peer.encode(given, value)
-        seconds = time.perf_counter() - start
-        if asked == "seconds":
-            answer(asked, seconds)
+        times, start = 0, time.perf_counter()
+        while True:
+            vectors, times = peer.encode(given, value), times + 1
+            seconds = time.perf_counter() - start
+            if asked != "pass" or seconds >= _LEAST_S:
+                break
+        if asked == "pass":
+            answer(asked, [times, seconds])
         else:
             answer(asked, base64.b64encode(np.ascontiguousarray(vectors, np.float32).tobytes()).decode())
