@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from handler.contract.schemas import Schema
+from handler.contract.shapes import Schema
 
 
 def named(names: Iterable[str]) -> dict[str, Schema]:
