@@ -98,6 +98,7 @@ class Jobs:
 
     def cancel(self, account: str, batch_id: str) -> Batch:
         """`cancelling`, or as it was where it is already. Raises 404, and 400 for one that has ended otherwise."""
+        self.get(account, batch_id)  # of what is no id DynamoDB refuses a step
         if changed := self._step(account, batch_id, "cancelling", ("validating", "in_progress")):
             return changed
         batch = self.get(account, batch_id)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 
+_LONGEST = 1024  # bytes of a sort key (DynamoDB, "Quotas"); it refuses to look for what has more, or none
 _TIME, _REST = 12, 20  # hex digits of an id: milliseconds, and what tells those of one from another
 
 
@@ -49,13 +50,16 @@ class Rows:
 
     def get(self, pk: str, sk: str) -> Row | None:
         """One row as it is now."""
+        if not 0 < len(sk.encode()) <= _LONGEST:
+            return None
         with store.answering(self.table):
             key = {"pk": {"S": pk}, "sk": {"S": sk}}
             return self.client().get_item(TableName=self.table, Key=key, ConsistentRead=True).get("Item")
 
     def pages(self, pk: str, after: str | None = None, *, ascending: bool = True, size: int = 1000) -> Iterator[Row]:
         """The rows of a partition behind `after`, read some at a time."""
-        start: Row | None = {"pk": {"S": pk}, "sk": {"S": after}} if after else None
+        behind = (after or "").encode()[:_LONGEST].decode(errors="ignore")
+        start: Row | None = {"pk": {"S": pk}, "sk": {"S": behind}} if behind else None
         while True:
             more: Any = {"ExclusiveStartKey": start} if start else {}
             with store.answering(self.table):

@@ -9,6 +9,7 @@ from handler.contract import errors, fields
 MAX_BYTES = 5 << 30  # of one PUT to S3 (S3 user guide, "Uploading objects")
 MOST = 10_000  # files of a page, which is also what one has where nothing is said
 
+LONGEST_NAME = 1024  # characters of a filename, which a row keeps
 SHORTEST_S, LONGEST_S = 3600, 30 * 86400  # that a file is kept
 
 
@@ -94,6 +95,9 @@ def _upload(filename: str, values: Mapping[str, Any], kept: Mapping[str, Any] | 
         raise errors.MISSING_PARAMETER.error(param="purpose", field="purpose")
     if not filename.endswith(".jsonl"):
         raise errors.FILE_FORMAT.error()
+    if len(filename) > LONGEST_NAME:
+        most = f"names of {LONGEST_NAME} characters at most"
+        raise errors.INVALID_VALUE.error(param="filename", value=filename, values=most)
     return Upload(filename, lasting(kept, "expires_after"))
 
 

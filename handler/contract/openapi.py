@@ -1,10 +1,10 @@
-"""The OpenAPI 3.1 document, made when it is asked for: paths here, shapes in `schemas.py`, headers in `headers.py`,
-errors from `errors.py`."""
+"""The OpenAPI 3.1 document, made when it is asked for: paths here and in `jobpaths.py`, shapes in `schemas.py` and
+`jobschemas.py`, headers in `headers.py`, errors from `errors.py`."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from handler.contract import errors, schemas, usage
+from handler.contract import errors, jobpaths, jobschemas, schemas, usage
 from handler.contract.body import JSON
 from handler.contract.embeddings import Rules
 from handler.contract.errors import Problem
@@ -18,7 +18,8 @@ VERSION = "0.1.0"  # pyproject.toml's, which the image does not have; a test hol
 
 _PRICED = (errors.STORE_UNAVAILABLE, *ANYWHERE)
 _BEYOND_ROUTES = (errors.UNKNOWN_URL, errors.WRONG_METHOD, errors.BROKEN_HTTP, errors.HEAD_TOO_LARGE)
-_NO_EMBEDDINGS = (*_BEYOND_ROUTES, errors.REPORT_TOO_LARGE)
+_OF_JOBS = (errors.FILE_FORMAT, errors.BROKEN_FORM, errors.NOT_CANCELLABLE, errors.NO_FILE, errors.NO_BATCH)
+_NO_EMBEDDINGS = (*_BEYOND_ROUTES, errors.REPORT_TOO_LARGE, *_OF_JOBS)
 _ASKED = (errors.INVALID_VALUE, *KEYED)
 _REPORTED = (errors.MISSING_PARAMETER, errors.REPORT_TOO_LARGE, errors.WRONG_ROLE, *_ASKED)
 
@@ -32,12 +33,14 @@ ignored. JSON is sent in gzip to who accepts it, and pages of other origins may 
 @dataclass(frozen=True)
 class Deployment:
     """What settings, layer and host decide about the interface. `rules`: of every request; `bounded`: whether an answer
-    must fit its host, and `redirects`: whether there can be one to an answer that does not; `metered`: `/metrics`."""
+    must fit its host, and `redirects`: whether there can be one to an answer that does not; `metered`: `/metrics`;
+    `jobs`: files and batches."""
 
     rules: Rules
     bounded: bool = False
     redirects: bool = False
     metered: bool = False
+    jobs: bool = False
 
     def embedding(self) -> list[Problem]:
         """The errors that an embedding can have here."""
@@ -60,7 +63,8 @@ def document(models: Models, url: str, deployment: Deployment) -> Schema:
         "security": [{name: []} for name in _SECURITY],
         "paths": _paths(models, deployment),
         "components": {
-            "schemas": schemas.components(models, deployment.rules),
+            "schemas": schemas.components(models, deployment.rules)
+            | (jobschemas.components() if deployment.jobs else {}),
             "headers": HEADERS,
             "securitySchemes": _SECURITY,
         },
@@ -134,6 +138,7 @@ def _paths(models: Models, deployment: Deployment) -> dict[str, Schema]:
         "/": {"get": _page("home", "How to call this service.", "text/html", _PRICED)},
         "/docs": {"get": _page("docs", "As `/`.", "text/html", _PRICED)},
         "/openapi.json": {"get": _page("openapi", "This document.", JSON)},
+        **(jobpaths.paths(bounded=deployment.bounded) if deployment.jobs else {}),
         **({"/metrics": {"get": metrics}} if deployment.metered else {}),
     }
 
