@@ -11,12 +11,14 @@
 Ids begin with their time, so that a page of an account's newest is one query.
 """
 
+import random
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from handler import store
+from handler.contract.batches import Batch
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 _LONGEST = 1024  # bytes of a sort key (DynamoDB, "Quotas"); it refuses to look for what has more, or none
+_ATTEMPTS, _PAUSE_S = 8, 0.05  # at a transaction that meets another on the same row
+_KEPT_S = 90 * 86400  # rows of a batch, since it was made
 _TIME, _REST = 12, 20  # hex digits of an id: milliseconds, and what tells those of one from another
 
 
@@ -40,6 +44,25 @@ def number(row: Mapping[str, Any], name: str) -> int | None:
 
 def text(row: Mapping[str, Any], name: str) -> str | None:
     return str(row[name]["S"]) if name in row else None
+
+
+def of_batches(account: str) -> str:
+    """The partition of an account's batches."""
+    return f"batch#{account}"
+
+
+def batch_key(account: str, batch_id: str) -> Row:
+    return {"pk": {"S": of_batches(account)}, "sk": {"S": batch_id}}
+
+
+def kept(batch: Batch) -> Row:
+    """Until when what is known of a batch is kept."""
+    return {"N": str(batch.created_at + _KEPT_S)}
+
+
+def put_new(row: Row) -> Row:
+    """Of a transaction: the put of a row where there is none."""
+    return {"Put": {"Item": row, "ConditionExpression": "attribute_not_exists(pk)"}}
 
 
 class Rows:
@@ -86,3 +109,25 @@ class Rows:
         with store.answering(self.table):
             key: Any = {"pk": {"S": pk}, "sk": {"S": sk}}
             return self.client().delete_item(TableName=self.table, Key=key, ReturnValues="ALL_OLD").get("Attributes")
+
+    def transact(self, parts: list[Any]) -> bool:
+        """All of it, or none: False where a condition does not hold. botocore gives it a token, by which a second
+        attempt after a lost answer is the first."""
+        for part in parts:
+            for each in part.values():
+                each.setdefault("TableName", self.table)
+        client = self.client()
+        for attempt in range(_ATTEMPTS):
+            with store.answering(self.table):
+                try:
+                    client.transact_write_items(TransactItems=parts)
+                except client.exceptions.TransactionCanceledException as error:
+                    codes = {each.get("Code") for each in error.response["CancellationReasons"]}
+                    if "ConditionalCheckFailed" in codes:
+                        return False
+                    if "TransactionConflict" not in codes or attempt == _ATTEMPTS - 1:
+                        raise
+                else:
+                    return True
+            time.sleep(random.uniform(0, _PAUSE_S * 2**attempt))  # noqa: S311
+        return False

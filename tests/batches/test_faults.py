@@ -8,6 +8,7 @@ import pytest
 
 from handler.batches import careful
 from handler.batches import shard as executing
+from handler.batches.done import Done
 from handler.batches.jobs import Jobs
 from handler.batches.queue import Shards, Steps
 from handler.batches.results import Results
@@ -154,7 +155,7 @@ def test_a_store_that_is_away_for_a_while_costs_time_alone(works: Works, store: 
     with pytest.MonkeyPatch.context() as patch:
         faulty: dict[str, list[tuple[type, str]]] = {
             "S3": [(Results, "told"), (Results, "put")],
-            "DynamoDB": [(Jobs, "find"), (Jobs, "count"), (Jobs, "is_done")],
+            "DynamoDB": [(Jobs, "find"), (Done, "count"), (Done, "has")],
             "SQS": [(Shards, "send"), (Steps, "send")],
         }
         for kind, name in faulty[store]:
