@@ -119,10 +119,10 @@ def lasting(values: Mapping[str, Any] | None, field: str) -> int:
 
 def page(query: Mapping[str, str], most: int, default: int) -> Page:
     """The page that a query asks for; what it does not know in it is ignored. Raises 400."""
-    text = query.get("limit", "") or str(default)
+    text = query.get("limit", str(default))
     if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= most):
         raise errors.INVALID_VALUE.error(param="limit", value=text, values=f"1 to {most}")
-    order = fields.choice({"order": query.get("order") or None}, "order", ("asc", "desc"))
+    order = fields.choice(query, "order", ("asc", "desc"))
     return Page(int(text), query.get("after") or None, order == "asc", query.get("purpose") or None)
 
 

@@ -26,7 +26,7 @@ class KilledError(BaseException):
 INSTANTS = {
     "result": (Results, "put"),
     "settled": (Results, "settle"),
-    "counted": (Jobs, "count"),
+    "counted": (Done, "count"),
     "sent": (Shards, "send"),
     "step": (Steps, "send"),
     "planned": (Jobs, "plan"),
