@@ -17,7 +17,8 @@ def test_the_peak_is_of_a_process_of_its_own() -> None:
 
 
 def test_all_of_it_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    batch.report(texts=60, rounds=2, lines=1000, embedded=100)
+    batch.compare(passes.MODEL, texts=60, rounds=2)
+    batch.measure(lines=1000, embedded=100)
     told = capsys.readouterr().out
     for part in ("engine alone", "shards of a batch", "batch / engine", "1,000", "real engine, 100 lines"):
         assert part in told
