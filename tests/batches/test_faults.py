@@ -12,8 +12,9 @@ from handler.batches.done import Done
 from handler.batches.jobs import Jobs
 from handler.batches.queue import Shards, Steps
 from handler.batches.results import Results
-from handler.bulk import Answered, Bulk, Payer
+from handler.bulk import Answered, Bulk
 from handler.events.shards import Pointers
+from handler.payers import Payer
 from handler.store import StoreUnavailableError
 from tests.batches.works import Works, line
 
