@@ -59,7 +59,7 @@ bench-concurrency: .venv/ready .venv-ministack/ready layer  ## hold many callers
 	@$(BIN)/python -m tests.benchmarks.concurrency --layer $(LAYER) --model $(MODEL) $(ARGS)
 
 bench-batch: .venv/ready .venv-ministack/ready layer  ## hold a batch's rate against the engine's, and its memory by lines
-	@$(BIN)/python -m tests.benchmarks.batch $(ARGS)
+	@$(BIN)/python -m tests.benchmarks.batch --layer $(LAYER) $(ARGS)
 
 lint: .venv/ready  ## formatting, style, types and import directions
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

@@ -41,7 +41,7 @@ async def listing(request: Request) -> Response:
     caller, desk = await _asked(request)
     from handler.contract import batches, files
 
-    page = files.page(request.query_params, batches.MOST, batches.DEFAULT)
+    page = batches.page(request.query_params)
     found, more = await reached(request, lambda: desk.jobs.page(caller.account, page))
     return JSONResponse(files.listed([batch.wire() for batch in found], more=more))
 

@@ -32,7 +32,8 @@ async def docs(request: Request) -> Response:
 
     service: Service = request.app.state.service
     models = await run_in_threadpool(service.priced)
-    html = page.render(models, address(request), service.settings.max_body_bytes, request.app.state.room)
+    config, room = service.settings, request.app.state.room
+    html = page.render(models, address(request), config.max_body_bytes, room, jobs=config.jobs_table != "")
     return Response(html, headers=_HEADERS, media_type="text/html")
 
 
@@ -50,6 +51,7 @@ async def openapi(request: Request) -> Response:
         bounded=bounded,
         redirects=bounded and service.settings.results_bucket != "",
         metered=state.metrics is not None,
+        jobs=service.settings.jobs_table != "",
     )
     return JSONResponse(openapi.document(service.models, address(request), deployment))
 

@@ -16,10 +16,15 @@ _BOUNDED = (
     "An answer may have {:,} bytes; for one that could not fit there is a redirect to the whole of it, or, where none "
     "is possible, a refusal before anything is embedded, with the number of texts that fits."
 )
+_JOBS = (
+    ("/v1/files", "/v1/files/{id}", "/v1/files/{id}/content", "files of requests, and of answers to them"),
+    ("/v1/batches", "/v1/batches/{id}", "/v1/batches/{id}/cancel", "each line of a file answered within 24 hours"),
+)
 
 
-def render(models: Models, url: str, body_bytes: int, answer_bytes: int | None) -> str:
-    """The page of a deployment under `url`; `answer_bytes`: what its host can return, None for any number."""
+def render(models: Models, url: str, body_bytes: int, answer_bytes: int | None, *, jobs: bool) -> str:
+    """The page of a deployment under `url`; `answer_bytes`: what its host can return, None for any number; `jobs`:
+    whether it has files and batches."""
     template = Template(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
     first = models.all[0]
     seeded = [model.id for model in models.all if model.weights == "seeded"]
@@ -43,6 +48,9 @@ def render(models: Models, url: str, body_bytes: int, answer_bytes: int | None) 
         tokens=f"{MAX_TOKENS:,}",
         body=f"{body_bytes:,}",
         answer=_BOUNDED.format(answer_bytes) if answer_bytes else _UNBOUNDED,
+        jobs=_rows(
+            (", ".join(f"<code>{path}</code>" for path in paths), escape(about)) for *paths, about in _JOBS if jobs
+        ),
         errors=_rows(
             (str(each.status), f"<code>{each.code or each.type}</code>", escape(each.message))
             for each in sorted(errors.table(), key=lambda problem: problem.status)

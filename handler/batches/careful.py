@@ -6,11 +6,10 @@ from types import TracebackType
 from typing import Self
 
 from handler import store
-from handler.batches.rows import Row, Rows
+from handler.batches.rows import Row, Rows, kept
 from handler.contract.batches import Batch
 
 _PATIENCE_S = 30.0  # to take back that a line is under way, when something else has gone wrong
-_KEPT_S = 90 * 86400
 
 
 class Careful:
@@ -48,8 +47,9 @@ class Careful:
         """Keep that the line at this byte is under way; False for one that an execution has died of."""
         if offset in self._dead:
             return False
-        ttl = {"N": str(self._batch.created_at + _KEPT_S)}
-        self._update("SET #at = :at, #ttl = :ttl", {":at": {"N": str(offset)}, ":ttl": ttl}, {"#ttl": "ttl"})
+        self._update(
+            "SET #at = :at, #ttl = :ttl", {":at": {"N": str(offset)}, ":ttl": kept(self._batch)}, {"#ttl": "ttl"}
+        )
         return True
 
     def _update(self, expression: str, values: Row, names: dict[str, str] | None = None) -> None:

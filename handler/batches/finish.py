@@ -81,17 +81,17 @@ class Finisher:
 
     def _left(self, batch: Batch) -> Iterator[Shard]:
         assert batch.shards is not None  # noqa: S101  (it is planned)
-        done = {number for number, _ in self._jobs.done(batch)}
+        done = {number for number, _ in self._results.done.of(batch)}
         for shard in plan.shards(self._bucket, batch, 0, batch.shards):
             if shard.number not in done:
                 yield shard
 
     def _outputs(self, batch: Batch) -> Iterator[Piece]:
-        for number, counts in self._jobs.done(batch):
+        for number, counts in self._results.done.of(batch):
             yield Piece(result(batch, number), 0, counts.output)
 
     def _errors(self, batch: Batch) -> Iterator[Piece]:
-        for number, counts in self._jobs.done(batch):
+        for number, counts in self._results.done.of(batch):
             yield Piece(result(batch, number), counts.output, counts.output + counts.errors)
 
     def _file(self, batch: Batch, key: str, size: int) -> File | None:

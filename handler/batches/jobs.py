@@ -9,39 +9,25 @@ Each step is one conditional update, so that of any who attempt it one makes it,
 """
 
 import json
-import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from handler import store
 from handler.batches import files
-from handler.batches.rows import Row, Rows, number, text
+from handler.batches.rows import Row, Rows, batch_key, kept, number, of_batches, put_new, text
 from handler.contract import batches as wire
 from handler.contract import errors
 from handler.contract.batches import Batch, Fault
 from handler.contract.files import File, Page
 
 OPEN = "open"
-_KEPT_S = 90 * 86400  # rows of a batch, since it was made
 _NAMED_S = 48 * 3600  # an Idempotency-Key
 # What the row of a batch has of it from the first, as text and as numbers.
 _WORDS = ("account", "input_file_id", "input_key", "status", "key_id", "key_hash")
 _NUMBERS = ("created_at", "expires_at", "output_lasts_s", "done", "total", "completed", "failed", "tokens")
-_ATTEMPTS, _PAUSE_S = 8, 0.05  # at a transaction that meets another on the same row
-
-
-@dataclass(frozen=True)
-class Counts:
-    """What came of a shard, as its result says: lines and tokens, and how many bytes of it are output and errors."""
-
-    completed: int
-    failed: int
-    tokens: int
-    output: int
-    errors: int
 
 
 class ReusedError(Exception):
@@ -57,10 +43,10 @@ class Jobs:
     def create(self, batch: Batch, name: str | None = None, asked: str = "") -> Batch:
         """A batch, or that which was made under the same `name` before. Raises ReusedError where something else was
         `asked` for under it."""
-        puts = [_put(_row(batch)), _put(_open_row(batch))]
+        puts = [put_new(_row(batch)), put_new(_open_row(batch))]
         if name is not None:
             puts.append(self._name(batch, name, asked))
-        if self._transact(puts):
+        if self.rows.transact(puts):
             return batch
         known = self.find(batch.account, batch.id)  # a second attempt's, or that of the same event
         if known is None and name is not None and (row := self.rows.get(f"named#{batch.account}", name)):
@@ -72,7 +58,7 @@ class Jobs:
         return known
 
     def find(self, account: str, batch_id: str) -> Batch | None:
-        row = self.rows.get(_partition(account), batch_id)
+        row = self.rows.get(of_batches(account), batch_id)
         return None if row is None else _of(row)
 
     def get(self, account: str, batch_id: str) -> Batch:
@@ -84,7 +70,7 @@ class Jobs:
     def page(self, account: str, page: Page) -> tuple[list[Batch], bool]:
         """A page of an account's batches, newest first, and whether there are more."""
         found: list[Batch] = []
-        for row in self.rows.pages(_partition(account), page.after, ascending=False, size=page.limit + 1):
+        for row in self.rows.pages(of_batches(account), page.after, ascending=False, size=page.limit + 1):
             if len(found) == page.limit:
                 return found, True
             found.append(_of(row))
@@ -98,6 +84,7 @@ class Jobs:
 
     def cancel(self, account: str, batch_id: str) -> Batch:
         """`cancelling`, or as it was where it is already. Raises 404, and 400 for one that has ended otherwise."""
+        self.get(account, batch_id)  # of what is no id DynamoDB refuses a step
         if changed := self._step(account, batch_id, "cancelling", ("validating", "in_progress")):
             return changed
         batch = self.get(account, batch_id)
@@ -129,28 +116,6 @@ class Jobs:
         facts = {name: {"S": file.id} for name, file in made.items() if file is not None}
         return self._end(batch, status, batch.status, facts, [files.row(file) for file in made.values() if file])
 
-    def is_done(self, batch: Batch, shard: int) -> bool:
-        return self.rows.get(_shards(batch), _number(shard)) is not None
-
-    def done(self, batch: Batch) -> Iterator[tuple[int, Counts]]:
-        """The shards that are done, in order."""
-        for row in self.rows.pages(_shards(batch)):
-            yield int(row["sk"]["S"]), Counts(**{name: int(row[name]["N"]) for name in Counts.__dataclass_fields__})
-
-    def count(self, batch: Batch, shard: int, counts: Counts) -> bool:
-        """A shard is done: noted and counted in one transaction, whoever else attempts it. Whether it was us."""
-        numbers = {name: {"N": str(value)} for name, value in vars(counts).items()}
-        row = {"pk": {"S": _shards(batch)}, "sk": {"S": _number(shard)}, **numbers, "ttl": _ttl(batch)}
-        adds = {name: numbers[name] for name in ("completed", "failed", "tokens")} | {"done": {"N": "1"}}
-        update = {
-            "TableName": self.rows.table,
-            "Key": _key(batch.account, batch.id),
-            "UpdateExpression": "ADD " + ", ".join(f"#{name} :{name}" for name in adds),
-            "ExpressionAttributeNames": {f"#{name}": name for name in adds},
-            "ExpressionAttributeValues": {f":{name}": value for name, value in adds.items()},
-        }
-        return self._transact([_put(row), {"Update": update}])
-
     def _step(
         self,
         account: str,
@@ -173,8 +138,8 @@ class Jobs:
     def _end(self, batch: Batch, status: str, since: str, facts: Row, rows: list[Row]) -> bool:
         sets = facts | {"status": {"S": status}, f"{status}_at": {"N": str(int(self.clock()))}}
         update = _update(self.rows.table, batch.account, batch.id, sets, (since,))
-        opened = {"TableName": self.rows.table, "Key": {name: _open_row(batch)[name] for name in ("pk", "sk")}}
-        return self._transact([{"Update": update}, {"Delete": opened}, *(_put(row) for row in rows)])
+        opened = {"Key": {name: _open_row(batch)[name] for name in ("pk", "sk")}}
+        return self.rows.transact([{"Update": update}, {"Delete": opened}, *(put_new(row) for row in rows)])
 
     def _name(self, batch: Batch, name: str, asked: str) -> Row:
         """The put of what a batch is called by who made it, where nothing is, or what there is has been forgotten."""
@@ -185,7 +150,7 @@ class Jobs:
             "batch": {"S": batch.id},
             "ttl": {"N": str(batch.created_at + _NAMED_S)},
         }
-        put = _put(row)
+        put = put_new(row)
         put["Put"] |= {
             "ConditionExpression": "attribute_not_exists(pk) OR #ttl <= :now",
             "ExpressionAttributeNames": {"#ttl": "ttl"},
@@ -193,35 +158,13 @@ class Jobs:
         }
         return put
 
-    def _transact(self, parts: list[Any]) -> bool:
-        """All of it, or none: False where a condition does not hold. botocore gives it a token, by which a second
-        attempt after a lost answer is the first."""
-        for part in parts:
-            for each in part.values():
-                each.setdefault("TableName", self.rows.table)
-        client = self.rows.client()
-        for attempt in range(_ATTEMPTS):
-            with store.answering(self.rows.table):
-                try:
-                    client.transact_write_items(TransactItems=parts)
-                except client.exceptions.TransactionCanceledException as error:
-                    codes = {each.get("Code") for each in error.response["CancellationReasons"]}
-                    if "ConditionalCheckFailed" in codes:
-                        return False
-                    if "TransactionConflict" not in codes or attempt == _ATTEMPTS - 1:
-                        raise
-                else:
-                    return True
-            time.sleep(random.uniform(0, _PAUSE_S * 2**attempt))  # noqa: S311
-        return False
-
 
 def _update(table: str, account: str, batch_id: str, sets: Row, since: tuple[str, ...], condition: str = "") -> Row:
     names = {f"#{name}": name for name in sets} | {"#status": "status"}
     states = {f":since{place}": {"S": state} for place, state in enumerate(since)}
     return {
         "TableName": table,
-        "Key": _key(account, batch_id),
+        "Key": batch_key(account, batch_id),
         "UpdateExpression": "SET " + ", ".join(f"#{name} = :{name}" for name in sets),
         "ConditionExpression": f"#status IN ({', '.join(states)})" + (f" AND {condition}" if condition else ""),
         "ExpressionAttributeNames": names,
@@ -229,17 +172,13 @@ def _update(table: str, account: str, batch_id: str, sets: Row, since: tuple[str
     }
 
 
-def _put(row: Row) -> Row:
-    return {"Put": {"Item": row, "ConditionExpression": "attribute_not_exists(pk)"}}
-
-
 def _row(batch: Batch) -> Row:
     return {
-        **_key(batch.account, batch.id),
+        **batch_key(batch.account, batch.id),
         **{name: {"S": getattr(batch, name)} for name in _WORDS},
         **{name: {"N": str(getattr(batch, name))} for name in _NUMBERS},
         "metadata": {"S": json.dumps(batch.metadata)},
-        "ttl": _ttl(batch),
+        "ttl": kept(batch),
     }
 
 
@@ -269,23 +208,3 @@ def _open_row(batch: Batch) -> Row:
         "account": {"S": batch.account},
         "batch": {"S": batch.id},
     }
-
-
-def _key(account: str, batch_id: str) -> Row:
-    return {"pk": {"S": _partition(account)}, "sk": {"S": batch_id}}
-
-
-def _partition(account: str) -> str:
-    return f"batch#{account}"
-
-
-def _shards(batch: Batch) -> str:
-    return f"shards#{batch.id}"
-
-
-def _number(shard: int) -> str:
-    return f"{shard:08}"
-
-
-def _ttl(batch: Batch) -> Row:
-    return {"N": str(batch.created_at + _KEPT_S)}

@@ -10,7 +10,8 @@ from typing import IO
 
 from handler.batches import lines
 from handler.batches.bucket import Bucket, GoneError, result
-from handler.batches.jobs import Counts, Jobs
+from handler.batches.done import Counts, Done
+from handler.batches.jobs import Jobs
 from handler.batches.lines import Line, Writer
 from handler.batches.queue import Shard
 from handler.billing.ledger import Ledger, Record, Work
@@ -24,6 +25,7 @@ class Results:
 
     def __init__(self, jobs: Jobs, bucket: Bucket, ledger: Ledger) -> None:
         self.jobs, self.bucket, self._ledger = jobs, bucket, ledger
+        self.done = Done(jobs.rows)
 
     def settle(self, batch: Batch, number: int, told: Mapping[str, str]) -> None:
         """Record and count a result by what is `told` of it, any number of times: once it counts. Raises
@@ -31,7 +33,7 @@ class Results:
         counts = Counts(**{name: int(told[name]) for name in Counts.__dataclass_fields__})
         if counts.completed:
             self._ledger.write(_record(batch, number, counts, told))
-        self.jobs.count(batch, number, counts)
+        self.done.count(batch, number, counts)
 
     def told(self, batch: Batch, number: int) -> Mapping[str, str] | None:
         """What is told of a result that is there."""

@@ -11,18 +11,23 @@
 Ids begin with their time, so that a page of an account's newest is one query.
 """
 
+import random
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from handler import store
+from handler.contract.batches import Batch
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
 
 Row = dict[str, Any]
 
+_LONGEST = 1024  # bytes of a sort key (DynamoDB, "Quotas"); it refuses to look for what has more, or none
+_ATTEMPTS, _PAUSE_S = 8, 0.05  # at a transaction that meets another on the same row
+_KEPT_S = 90 * 86400  # rows of a batch, since it was made
 _TIME, _REST = 12, 20  # hex digits of an id: milliseconds, and what tells those of one from another
 
 
@@ -41,6 +46,25 @@ def text(row: Mapping[str, Any], name: str) -> str | None:
     return str(row[name]["S"]) if name in row else None
 
 
+def of_batches(account: str) -> str:
+    """The partition of an account's batches."""
+    return f"batch#{account}"
+
+
+def batch_key(account: str, batch_id: str) -> Row:
+    return {"pk": {"S": of_batches(account)}, "sk": {"S": batch_id}}
+
+
+def kept(batch: Batch) -> Row:
+    """Until when what is known of a batch is kept."""
+    return {"N": str(batch.created_at + _KEPT_S)}
+
+
+def put_new(row: Row) -> Row:
+    """Of a transaction: the put of a row where there is none."""
+    return {"Put": {"Item": row, "ConditionExpression": "attribute_not_exists(pk)"}}
+
+
 class Rows:
     """The Jobs table. Every call raises StoreUnavailableError where DynamoDB cannot be reached."""
 
@@ -49,13 +73,16 @@ class Rows:
 
     def get(self, pk: str, sk: str) -> Row | None:
         """One row as it is now."""
+        if not 0 < len(sk.encode()) <= _LONGEST:
+            return None
         with store.answering(self.table):
             key = {"pk": {"S": pk}, "sk": {"S": sk}}
             return self.client().get_item(TableName=self.table, Key=key, ConsistentRead=True).get("Item")
 
     def pages(self, pk: str, after: str | None = None, *, ascending: bool = True, size: int = 1000) -> Iterator[Row]:
         """The rows of a partition behind `after`, read some at a time."""
-        start: Row | None = {"pk": {"S": pk}, "sk": {"S": after}} if after else None
+        behind = (after or "").encode()[:_LONGEST].decode(errors="ignore")
+        start: Row | None = {"pk": {"S": pk}, "sk": {"S": behind}} if behind else None
         while True:
             more: Any = {"ExclusiveStartKey": start} if start else {}
             with store.answering(self.table):
@@ -82,3 +109,25 @@ class Rows:
         with store.answering(self.table):
             key: Any = {"pk": {"S": pk}, "sk": {"S": sk}}
             return self.client().delete_item(TableName=self.table, Key=key, ReturnValues="ALL_OLD").get("Attributes")
+
+    def transact(self, parts: list[Any]) -> bool:
+        """All of it, or none: False where a condition does not hold. botocore gives it a token, by which a second
+        attempt after a lost answer is the first."""
+        for part in parts:
+            for each in part.values():
+                each.setdefault("TableName", self.table)
+        client = self.client()
+        for attempt in range(_ATTEMPTS):
+            with store.answering(self.table):
+                try:
+                    client.transact_write_items(TransactItems=parts)
+                except client.exceptions.TransactionCanceledException as error:
+                    codes = {each.get("Code") for each in error.response["CancellationReasons"]}
+                    if "ConditionalCheckFailed" in codes:
+                        return False
+                    if "TransactionConflict" not in codes or attempt == _ATTEMPTS - 1:
+                        raise
+                else:
+                    return True
+            time.sleep(random.uniform(0, _PAUSE_S * 2**attempt))  # noqa: S311
+        return False

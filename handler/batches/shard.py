@@ -15,10 +15,11 @@ from handler.batches.careful import Careful
 from handler.batches.lines import Line
 from handler.batches.queue import CLOSE, FINISH, Shard, Shards, Steps
 from handler.batches.results import Made, Results, read
-from handler.bulk import Answered, Payer
+from handler.bulk import Answered
 from handler.contract import errors
 from handler.contract.batches import Batch
 from handler.engine.engine import DeadlineError
+from handler.payers import Payer
 from handler.store import StoreUnavailableError
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ class Worker:
             if self._jobs.expire(batch):
                 self._steps.try_send(batch, CLOSE)
             return
-        if not self._jobs.is_done(batch, shard.number):
+        if not self._results.done.has(batch, shard.number):
             told = self._results.told(batch, shard.number)
             if told is None:
                 told = self._execute(batch, shard, deadline, careful=received >= _CAREFUL)
@@ -68,7 +69,7 @@ class Worker:
         again sends it again, unless that one is done: it cannot be known to have been sent."""
         assert batch.shards is not None  # noqa: S101  (it is in progress)
         following = shard.number + self._shards.at_once
-        if following < batch.shards and not self._jobs.is_done(batch, following):
+        if following < batch.shards and not self._results.done.has(batch, following):
             self._shards.send(list(plan.shards(self._bucket, batch, following, following + 1)))
         now = self._jobs.get(batch.account, batch.id)
         if now.status == "in_progress" and now.done == now.shards:

@@ -11,9 +11,10 @@ ENDPOINT, WINDOW, WINDOW_S = "/v1/embeddings", "24h", 86400
 MOST, DEFAULT = 100, 20  # batches of a page
 MOST_FAULTS = 100
 
-_PAIRS, _NAME, _VALUE = 16, 64, 512
+PAIRS, NAME, VALUE = 16, 64, 512  # of metadata: how many at most, and characters of each
 FINAL = ("failed", "completed", "expired", "cancelled")
-_TIMES = ("in_progress_at", "finalizing_at", "completed_at", "failed_at", "expired_at", "cancelling_at", "cancelled_at")
+STATES = ("validating", "in_progress", "finalizing", "cancelling", *FINAL)
+TIMES = ("in_progress_at", "finalizing_at", "completed_at", "failed_at", "expired_at", "cancelling_at", "cancelled_at")
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ WRONG_MODEL = Fault("model_mismatch", "The model of this line is not served here
 EMPTY = Fault("empty_file", "The file has no lines.")
 TOO_MANY = Fault("too_many_tasks", "The file has more than {most} {what}, which is the most that a batch may have.")
 GONE = Fault("file_not_found", "The file is not there any more.")
+FAULTS = (NOT_JSON, TOO_LONG, MISSING, DUPLICATE, WRONG_URL, WRONG_MODEL, EMPTY, TOO_MANY, GONE)
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ class Batch:
             "error_file_id": self.error_file_id,
             "created_at": self.created_at,
             "expires_at": self.expires_at,
-            **{name: self.times.get(name) for name in _TIMES},
+            **{name: self.times.get(name) for name in TIMES},
             "request_counts": {"total": self.total, "completed": self.completed, "failed": self.failed},
             "usage": {
                 "input_tokens": self.tokens,
@@ -145,14 +147,20 @@ def asked(values: Mapping[str, Any]) -> Asked:
     return Asked(file_id, metadata, files.lasting(kept, "output_expires_after"))
 
 
+def page(query: Mapping[str, str]) -> files.Page:
+    """The page of batches, the newest first, that a query asks for. Raises 400."""
+    known = {name: query[name] for name in ("after", "limit") if name in query}
+    return files.page(known, MOST, DEFAULT)
+
+
 def _check(metadata: Mapping[str, Any]) -> None:
-    if len(metadata) > _PAIRS:
-        raise errors.INVALID_VALUE.error(param="metadata", value=f"{len(metadata)} pairs", values=f"at most {_PAIRS}")
+    if len(metadata) > PAIRS:
+        raise errors.INVALID_VALUE.error(param="metadata", value=f"{len(metadata)} pairs", values=f"at most {PAIRS}")
     for name, value in metadata.items():
         if not isinstance(value, str):
             raise fields.wrong_type("metadata", "strings", value)
-        if len(name) > _NAME or len(value) > _VALUE:
-            most = f"names of {_NAME} characters and values of {_VALUE} at most"
+        if len(name) > NAME or len(value) > VALUE:
+            most = f"names of {NAME} characters and values of {VALUE} at most"
             raise errors.INVALID_VALUE.error(param="metadata", value=name, values=most)
 
 

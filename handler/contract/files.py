@@ -9,6 +9,7 @@ from handler.contract import errors, fields
 MAX_BYTES = 5 << 30  # of one PUT to S3 (S3 user guide, "Uploading objects")
 MOST = 10_000  # files of a page, which is also what one has where nothing is said
 
+LONGEST_NAME = 1024  # characters of a filename, which a row keeps
 SHORTEST_S, LONGEST_S = 3600, 30 * 86400  # that a file is kept
 
 
@@ -94,6 +95,9 @@ def _upload(filename: str, values: Mapping[str, Any], kept: Mapping[str, Any] | 
         raise errors.MISSING_PARAMETER.error(param="purpose", field="purpose")
     if not filename.endswith(".jsonl"):
         raise errors.FILE_FORMAT.error()
+    if len(filename) > LONGEST_NAME:
+        most = f"names of {LONGEST_NAME} characters at most"
+        raise errors.INVALID_VALUE.error(param="filename", value=filename, values=most)
     return Upload(filename, lasting(kept, "expires_after"))
 
 
@@ -115,10 +119,10 @@ def lasting(values: Mapping[str, Any] | None, field: str) -> int:
 
 def page(query: Mapping[str, str], most: int, default: int) -> Page:
     """The page that a query asks for; what it does not know in it is ignored. Raises 400."""
-    text = query.get("limit", "") or str(default)
+    text = query.get("limit", str(default))
     if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= most):
         raise errors.INVALID_VALUE.error(param="limit", value=text, values=f"1 to {most}")
-    order = fields.choice({"order": query.get("order") or None}, "order", ("asc", "desc"))
+    order = fields.choice(query, "order", ("asc", "desc"))
     return Page(int(text), query.get("after") or None, order == "asc", query.get("purpose") or None)
 
 

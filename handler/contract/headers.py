@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from handler.contract.schemas import Schema
+from handler.contract.shapes import Schema
 
 
 def named(names: Iterable[str]) -> dict[str, Schema]:
@@ -32,7 +32,9 @@ HEADERS: dict[str, Schema] = {
         )
     },
     "x-emblet-token-arrays": _header("What token ids were read as, if any were sent.", enum=["cl100k", "model"]),
-    "x-emblet-replay": _header("`true`: this request was billed before, and is not again.", const="true"),
+    "x-emblet-replay": _header(
+        "`true`: what this request asks for was done, and billed, before; it is not again.", const="true"
+    ),
     "location": _header("Where the whole answer is fetched with GET and without a key.", type="string", format="uri"),
     "server-timing": _header(
         "Milliseconds of each part (app, auth, read, parse, tokenize, limits, encode, render, store, record), "

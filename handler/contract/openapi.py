@@ -1,29 +1,26 @@
-"""The OpenAPI 3.1 document, made when it is asked for: paths here, shapes in `schemas.py`, headers in `headers.py`,
-errors from `errors.py`."""
+"""The OpenAPI 3.1 document, made when it is asked for: paths here and in `jobpaths.py`, shapes in `schemas.py` and
+`jobschemas.py`, headers in `headers.py`, errors from `errors.py`."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from handler.contract import errors, schemas, usage
+from handler.contract import errors, jobpaths, jobschemas, schemas, usage
 from handler.contract.body import JSON
 from handler.contract.embeddings import Rules
 from handler.contract.errors import Problem
-from handler.contract.headers import ALWAYS, HEADERS, OF_A_KEY, OF_A_LIMIT, OF_A_PAGE, named
+from handler.contract.headers import HEADERS, OF_A_KEY, OF_A_LIMIT, OF_A_PAGE, named
 from handler.contract.models import Models
-from handler.contract.schemas import Schema, ref
+from handler.contract.operations import ANYWHERE, KEYED, idempotency, operation, public, query, responses
+from handler.contract.shapes import Schema, array_of, ref, within
 from handler.contract.usage import Report
-
-Shape = str | set[str]  # a schema's name; in a set, an array of it
 
 VERSION = "0.1.0"  # pyproject.toml's, which the image does not have; a test holds them together
 
-# What any route can answer; what a caller with a key can; and what only embedding can.
-_ANYWHERE = (errors.UNSUPPORTED_MEDIA, errors.UNFORESEEN)
-_PRICED = (errors.STORE_UNAVAILABLE, *_ANYWHERE)
-_KEYED = (errors.NO_KEY, errors.WRONG_KEY, errors.STORE_UNAVAILABLE, *_ANYWHERE)
+_PRICED = (errors.STORE_UNAVAILABLE, *ANYWHERE)
 _BEYOND_ROUTES = (errors.UNKNOWN_URL, errors.WRONG_METHOD, errors.BROKEN_HTTP, errors.HEAD_TOO_LARGE)
-_NO_EMBEDDINGS = (*_BEYOND_ROUTES, errors.REPORT_TOO_LARGE)
-_ASKED = (errors.INVALID_VALUE, *_KEYED)
+_OF_JOBS = (errors.FILE_FORMAT, errors.BROKEN_FORM, errors.NOT_CANCELLABLE, errors.NO_FILE, errors.NO_BATCH)
+_NO_EMBEDDINGS = (*_BEYOND_ROUTES, errors.REPORT_TOO_LARGE, *_OF_JOBS)
+_ASKED = (errors.INVALID_VALUE, *KEYED)
 _REPORTED = (errors.MISSING_PARAMETER, errors.REPORT_TOO_LARGE, errors.WRONG_ROLE, *_ASKED)
 
 _ABOUT = """\
@@ -36,12 +33,14 @@ ignored. JSON is sent in gzip to who accepts it, and pages of other origins may 
 @dataclass(frozen=True)
 class Deployment:
     """What settings, layer and host decide about the interface. `rules`: of every request; `bounded`: whether an answer
-    must fit its host, and `redirects`: whether there can be one to an answer that does not; `metered`: `/metrics`."""
+    must fit its host, and `redirects`: whether there can be one to an answer that does not; `metered`: `/metrics`;
+    `jobs`: files and batches."""
 
     rules: Rules
     bounded: bool = False
     redirects: bool = False
     metered: bool = False
+    jobs: bool = False
 
     def embedding(self) -> list[Problem]:
         """The errors that an embedding can have here."""
@@ -64,7 +63,8 @@ def document(models: Models, url: str, deployment: Deployment) -> Schema:
         "security": [{name: []} for name in _SECURITY],
         "paths": _paths(models, deployment),
         "components": {
-            "schemas": schemas.components(models, deployment.rules),
+            "schemas": schemas.components(models, deployment.rules)
+            | (jobschemas.components() if deployment.jobs else {}),
             "headers": HEADERS,
             "securitySchemes": _SECURITY,
         },
@@ -80,13 +80,6 @@ _SECURITY: dict[str, Schema] = {
 
 _COUNTED = ("400", "429", "500", "503", "504")  # errors that a request can have once it was counted against its limits
 
-_IDEMPOTENCY_KEY: Schema = {
-    "name": "Idempotency-Key",
-    "in": "header",
-    "description": "A name of the caller's own for this request: with the same body it is billed once in 48 hours.",
-    "schema": {"type": "string", "pattern": "^[!-~]([ -~]{0,253}[!-~])?$"},
-}
-
 _TIMING: Schema = {
     "name": "x-emblet-timing",
     "in": "header",
@@ -100,9 +93,9 @@ def _paths(models: Models, deployment: Deployment) -> dict[str, Schema]:
     answered = (*OF_A_KEY, *counted, "x-emblet-replay", "server-timing")
     embed: Schema = {
         "summary": "Embed one text, or up to 2,048.",
-        "parameters": [_IDEMPOTENCY_KEY, _TIMING],
+        "parameters": [idempotency("with the same body it is billed once in 48 hours."), _TIMING],
         "requestBody": {"required": True, "content": {JSON: {"schema": ref("EmbeddingRequest")}}},
-        "responses": _responses(
+        "responses": responses(
             "The embeddings, in the order of their inputs.", "EmbeddingResponse", deployment.embedding(), answered
         ),
     }
@@ -122,111 +115,59 @@ def _paths(models: Models, deployment: Deployment) -> dict[str, Schema]:
         "schema": {"type": "string", "minLength": 1},
         "examples": {name: {"value": name} for model in models.all for name in model.names},
     }
-    one = _get("model", "One model, by id or alias.", "Model", (*_KEYED, errors.UNKNOWN_MODEL))
-    own = _get("own_usage", "What the calling key has used; an admin key's whole account.", "OwnUsage", _ASKED)
-    own["parameters"] = [
-        _query("days", _within(1, usage.MAX_DAYS, usage.DEFAULT_DAYS), "Days, today the last of them.")
-    ]
-    ready = (errors.LOADING, *_ANYWHERE)
+    one = operation("model", "One model, by id or alias.", "Model", (*KEYED, errors.UNKNOWN_MODEL))
+    own = operation("own_usage", "What the calling key has used; an admin key's whole account.", "OwnUsage", _ASKED)
+    own["parameters"] = [query("days", within(1, usage.MAX_DAYS, usage.DEFAULT_DAYS), "Days, today the last of them.")]
+    ready = (errors.LOADING, *ANYWHERE)
     metrics = _page("metrics", "What this process has done, for Prometheus.", "text/plain")
     return {
         "/v1/embeddings": {"post": embed | {"operationId": "embeddings"}},
         "/invocations": {"post": embed | {"operationId": "invocations", "summary": "SageMaker's name for embeddings."}},
-        "/v1/models": {"get": _get("models", "The models, and an alias's row where pickers need it.", "ModelList")},
+        "/v1/models": {
+            "get": operation("models", "The models, and an alias's row where pickers need it.", "ModelList")
+        },
         "/v1/models/{name}": {"parameters": [name], "get": one},
-        "/v1/pricing": {"get": _public("pricing", "Prices in USD per million tokens.", "PriceList", _PRICED)},
-        "/api/models": {"get": _public("catalogue", "The models as a bare array.", {"ModelCard"}, _PRICED)},
+        "/v1/pricing": {"get": public("pricing", "Prices in USD per million tokens.", "PriceList", _PRICED)},
+        "/api/models": {"get": public("catalogue", "The models as a bare array.", {"ModelCard"}, _PRICED)},
         "/v1/organization/usage/embeddings": {"get": _report(usage.EMBEDDINGS, "Tokens and requests.", "UsagePage")},
         "/v1/organization/costs": {"get": _report(usage.COSTS, "Exact USD.", "CostsPage")},
         "/v1/usage": {"get": own},
-        "/health": {"get": _public("health", "The process lives.", "Status")},
-        "/ready": {"get": _public("ready", "A token has gone through the model.", "Status", ready)},
-        "/ping": {"get": _public("ping", "As `/ready`.", "Status", ready)},
+        "/health": {"get": public("health", "The process lives.", "Status")},
+        "/ready": {"get": public("ready", "A token has gone through the model.", "Status", ready)},
+        "/ping": {"get": public("ping", "As `/ready`.", "Status", ready)},
         "/": {"get": _page("home", "How to call this service.", "text/html", _PRICED)},
         "/docs": {"get": _page("docs", "As `/`.", "text/html", _PRICED)},
         "/openapi.json": {"get": _page("openapi", "This document.", JSON)},
+        **(jobpaths.paths(bounded=deployment.bounded) if deployment.jobs else {}),
         **({"/metrics": {"get": metrics}} if deployment.metered else {}),
     }
 
 
-def _get(
-    name: str, about: str, shape: Shape, problems: Iterable[Problem] = _KEYED, headers: Iterable[str] = OF_A_KEY
-) -> Schema:
-    return {"operationId": name, "summary": about, "responses": _responses("OK", shape, problems, headers)}
-
-
 def _report(report: Report, about: str, shape: str) -> Schema:
-    seconds = _within(0, usage.LAST_SECOND)
+    seconds = within(0, usage.LAST_SECOND)
     limits = ", ".join(f"{name}: {width.default}, at most {width.most}" for name, width in report.widths.items())
     widths, most = [*report.widths], max(width.most for width in report.widths.values())
     accounts = "an admin key of account `*` sees all accounts, another its own"
-    operation = _get(f"{report.name}_report", f"{about} For admin keys: {accounts}.", shape, _REPORTED)
-    operation["parameters"] = [
-        _query("start_time", seconds, "Unix seconds. The bucket that holds it is told whole.") | {"required": True},
-        _query("end_time", seconds, "Unix seconds, exclusive; default: now. The last bucket is told whole too."),
-        _query("bucket_width", {"enum": widths, "default": widths[0]}, "Buckets begin at UTC's boundaries."),
-        _query("limit", _within(1, most), f"Buckets of a page. {limits}. One with many results may have fewer."),
-        _query("group_by", _list({"enum": [*report.group_by]}), f"What to tell apart. {_LISTS}"),
-        *(_query(name, _list({"type": "string"}), f"Only these. {_LISTS}") for name in report.filters),
-        _query("page", {"type": "string"}, "The previous page's `next_page`, beside the same other parameters."),
+    told = operation(f"{report.name}_report", f"{about} For admin keys: {accounts}.", shape, _REPORTED)
+    told["parameters"] = [
+        query("start_time", seconds, "Unix seconds. The bucket that holds it is told whole.") | {"required": True},
+        query("end_time", seconds, "Unix seconds, exclusive; default: now. The last bucket is told whole too."),
+        query("bucket_width", {"enum": widths, "default": widths[0]}, "Buckets begin at UTC's boundaries."),
+        query("limit", within(1, most), f"Buckets of a page. {limits}. One with many results may have fewer."),
+        query("group_by", array_of({"enum": [*report.group_by]}), f"What to tell apart. {_LISTS}"),
+        *(query(name, array_of({"type": "string"}), f"Only these. {_LISTS}") for name in report.filters),
+        query("page", {"type": "string"}, "The previous page's `next_page`, beside the same other parameters."),
     ]
-    return operation
+    return told
 
 
 _LISTS = "As `name=a&name=b`, `name[]=a&name[]=b` or `name=a,b`."
 
 
-def _query(name: str, schema: Schema, about: str) -> Schema:
-    return {"name": name, "in": "query", "description": about, "schema": schema}
-
-
-def _within(least: int, most: int, *default: int) -> Schema:
-    return {"type": "integer", "minimum": least, "maximum": most} | ({"default": default[0]} if default else {})
-
-
-def _list(items: Schema) -> Schema:
-    return {"type": "array", "items": items}
-
-
-def _public(name: str, about: str, shape: Shape, problems: Iterable[Problem] = _ANYWHERE) -> Schema:
-    return _get(name, about, shape, problems, ALWAYS) | {"security": []}
-
-
-def _page(name: str, about: str, media: str, problems: Iterable[Problem] = _ANYWHERE) -> Schema:
-    page = _public(name, about, "Status", problems)
+def _page(name: str, about: str, media: str, problems: Iterable[Problem] = ANYWHERE) -> Schema:
+    page = public(name, about, "Status", problems)
     answer = page["responses"]["200"]
     answer["content"] = {media: {"schema": {"type": "object" if media == JSON else "string"}}}
     if media == "text/html":
         answer["headers"] = named(OF_A_PAGE)
     return page
-
-
-def _responses(about: str, shape: Shape, problems: Iterable[Problem], headers: Iterable[str]) -> dict[str, Schema]:
-    """200 with a shape and headers, and the problems by their status."""
-    schema = ref(shape) if isinstance(shape, str) else {"type": "array", "items": ref(*shape)}
-    answers: dict[str, Schema] = {
-        "200": {"description": about, "headers": named(headers), "content": {JSON: {"schema": schema}}}
-    }
-    by_status: dict[int, list[Problem]] = {}
-    for problem in problems:
-        by_status.setdefault(problem.status, []).append(problem)
-    known = [name for name in headers if name in OF_A_KEY]
-    return answers | {str(status): _failure(found, known) for status, found in sorted(by_status.items())}
-
-
-def _failure(problems: list[Problem], headers: Iterable[str]) -> Schema:
-    """The envelope, with the `code`s that this status can have, and what is told beside it."""
-    codes, status = list(dict.fromkeys(problem.code for problem in problems)), problems[0].status
-    told = [*(ALWAYS if status == 401 else headers), *(name for problem in problems for name, _ in problem.headers)]
-    told += ["retry-after", "retry-after-ms"] if status in (429, 503) else []
-    return {
-        "description": "\n".join(f"- {problem.message}" for problem in problems),
-        "headers": named(told),
-        "content": {
-            JSON: {
-                "schema": {
-                    "allOf": [ref("Error"), {"properties": {"error": {"properties": {"code": {"enum": codes}}}}}]
-                }
-            }
-        },
-    }

@@ -1,17 +1,23 @@
 """The shapes of the wire as JSON Schema (2020-12), as data: what the OpenAPI document refers to."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from handler.contract.embeddings import FORMATS, MAX_TOKENS, SERVED_DTYPES, SERVED_TYPES, WIDTHS, Rules
 from handler.contract.inputs import MAX_INPUTS
 from handler.contract.models import Model, Models
-
-Schema = dict[str, Any]
-
-
-def ref(name: str) -> Schema:
-    return {"$ref": f"#/components/schemas/{name}"}
+from handler.contract.shapes import (
+    INTEGER,
+    NAME,
+    NULL,
+    NUMBER,
+    TEXT,
+    TIME,
+    Schema,
+    array_of,
+    choice,
+    list_of,
+    object_of,
+    optional,
+    ref,
+)
 
 
 def components(models: Models, rules: Rules) -> dict[str, Schema]:
@@ -25,69 +31,41 @@ def components(models: Models, rules: Rules) -> dict[str, Schema]:
         "MultiVectorEmbedding": _MULTI_VECTOR,
         "Usage": _USAGE,
         "Model": _MODEL,
-        "ModelList": _page(ref("Model")),
+        "ModelList": list_of(ref("Model")),
         "Price": _PRICE,
-        "PriceList": _page(ref("Price"), generated_at=_TIME),
+        "PriceList": list_of(ref("Price"), generated_at=TIME),
         "ModelCard": _CARD,
         "UsagePage": _bucketed(_USAGE_RESULT),
         "CostsPage": _bucketed(_COSTS_RESULT),
         "OwnUsage": _OWN_USAGE,
         "Error": _ERROR,
-        "Status": _object({"status": {"type": "string"}}),
+        "Status": object_of({"status": {"type": "string"}}),
     }
-
-
-def _object(properties: Mapping[str, Schema], **optional: Schema) -> Schema:
-    """An object with all of `properties`; those in `optional` may be absent."""
-    return {"type": "object", "required": list(properties), "properties": {**properties, **optional}}
-
-
-def _page(item: Schema, **extra: Schema) -> Schema:
-    return _object({"object": {"const": "list"}, "data": _array(item), **extra})
 
 
 def _bucketed(result: Schema) -> Schema:
     """A page of usage or costs."""
-    bucket = {"object": {"const": "bucket"}, "start_time": _INTEGER, "end_time": _INTEGER, "results": _array(result)}
-    more: Schema = {"has_more": {"type": "boolean"}, "next_page": _NAME}
-    return _object({"object": {"const": "page"}, "data": _array(_object(bucket)), **more})
+    bucket = {"object": {"const": "bucket"}, "start_time": INTEGER, "end_time": INTEGER, "results": array_of(result)}
+    more: Schema = {"has_more": {"type": "boolean"}, "next_page": NAME}
+    return object_of({"object": {"const": "page"}, "data": array_of(object_of(bucket)), **more})
 
 
-def _array(items: Schema, about: str = "", **bounds: int) -> Schema:
-    return {"type": "array", "items": items} | bounds | ({"description": about} if about else {})
-
-
-def _optional(kind: str, about: str, **more: Any) -> Schema:
-    """A field for which null is as good as absent."""
-    return {"type": [kind, "null"], "description": about} | more
-
-
-def _choice(values: tuple[str, ...], default: str, about: str) -> Schema:
-    return {"enum": [*values, None], "default": default, "description": about}
-
-
-_INTEGER: Schema = {"type": "integer", "minimum": 0}
-_NUMBER: Schema = {"type": "number"}
-_TEXT: Schema = {"type": "string"}
-_NAME: Schema = {"type": ["string", "null"]}
-_NULL: Schema = {"type": "null"}
-_TIME: Schema = {"type": "string", "format": "date-time"}
-_SUPPORTS: Schema = _array({"enum": ["embeddings", "sparse", "multi_vector"]})
-_TOKEN_IDS: Schema = _array(_INTEGER, "One text as token ids.", minItems=1)
+_SUPPORTS: Schema = array_of({"enum": ["embeddings", "sparse", "multi_vector"]})
+_TOKEN_IDS: Schema = array_of(INTEGER, "One text as token ids.", minItems=1)
 
 
 def _request(models: Models, rules: Rules) -> Schema:
     names = [name for model in models.all for name in model.names]
     widths = sorted({model.dimensions for model in models.all})
-    text = _TEXT | ({"minLength": 1} if rules.reject_empty else {})
+    text = TEXT | ({"minLength": 1} if rules.reject_empty else {})
     inputs = [
         text | {"description": "One text."},
-        _array(text, "Several texts.", minItems=1, maxItems=MAX_INPUTS),
+        array_of(text, "Several texts.", minItems=1, maxItems=MAX_INPUTS),
         _TOKEN_IDS,
-        _array(_TOKEN_IDS, "Several texts as token ids.", minItems=1, maxItems=MAX_INPUTS),
+        array_of(_TOKEN_IDS, "Several texts as token ids.", minItems=1, maxItems=MAX_INPUTS),
     ]
     of_ids = "Token ids mean what the deployment's TOKEN_ARRAYS says." if rules.token_arrays else "No token ids."
-    return _object(
+    return object_of(
         {
             "model": {"enum": names, "description": "An id or alias, compared exactly."},
             "input": {
@@ -96,23 +74,23 @@ def _request(models: Models, rules: Rules) -> Schema:
                 "anyOf": inputs if rules.token_arrays else inputs[:2],
             },
         },
-        encoding_format=_choice(FORMATS, "float", "Decimal digits, or base64 of little-endian float32; the same bits."),
-        dimensions=_optional("integer", "The model's own width.", enum=[*widths, None]),
-        user=_optional("string", "Unused."),
-        truncate=_optional(
+        encoding_format=choice(FORMATS, "float", "Decimal digits, or base64 of little-endian float32; the same bits."),
+        dimensions=optional("integer", "The model's own width.", enum=[*widths, None]),
+        user=optional("string", "Unused."),
+        truncate=optional(
             "boolean",
             "true: of a text beyond the context the head is embedded. false: it is refused.",
             default=rules.truncate,
         ),
-        embedding_types=_optional(
+        embedding_types=optional(
             "array",
             "The outputs to return.",
             items={"enum": list(SERVED_TYPES)},
             minItems=1,
             default=["dense"],
         ),
-        output_dtype=_choice(SERVED_DTYPES, "float", "Type of `embedding`'s numbers."),
-        multi_vector_dtype=_choice(WIDTHS, "float16", "Width of multi-vector base64."),
+        output_dtype=choice(SERVED_DTYPES, "float", "Type of `embedding`'s numbers."),
+        multi_vector_dtype=choice(WIDTHS, "float16", "Width of multi-vector base64."),
     )
 
 
@@ -122,125 +100,127 @@ def _limits(model: Model) -> str:
 
 
 def _response(rules: Rules) -> Schema:
-    averaged = _array(_INTEGER, "Indexes of token-id inputs embedded in windows; only where one was.")
-    return _object(
-        {"object": {"const": "list"}, "data": _array(ref("Embedding")), "model": _TEXT, "usage": ref("Usage")},
-        truncated=_array(_INTEGER, "Indexes of inputs that were cut, ascending; only where one was."),
+    averaged = array_of(INTEGER, "Indexes of token-id inputs embedded in windows; only where one was.")
+    return object_of(
+        {"object": {"const": "list"}, "data": array_of(ref("Embedding")), "model": TEXT, "usage": ref("Usage")},
+        truncated=array_of(INTEGER, "Indexes of inputs that were cut, ascending; only where one was."),
         **({"averaged": averaged} if rules.token_arrays else {}),
     )
 
 
-_RESULT = _object(
+_RESULT = object_of(
     {
         "object": {"const": "embedding.result"},
         "url": {"type": "string", "format": "uri", "description": "Where the whole answer is, an EmbeddingResponse."},
-        "expires_at": _INTEGER | {"description": "Unix second until which the address opens it."},
+        "expires_at": INTEGER | {"description": "Unix second until which the address opens it."},
     }
 )
-_ITEM = _object(
+_ITEM = object_of(
     {
         "object": {"const": "embedding"},
-        "index": _INTEGER | {"description": "Position of its input."},
+        "index": INTEGER | {"description": "Position of its input."},
         "embedding": {
             "description": "Numbers, or their bytes in base64 if that was asked. Empty without the dense output.",
-            "anyOf": [_array(_NUMBER), _TEXT | {"contentEncoding": "base64"}],
+            "anyOf": [array_of(NUMBER), TEXT | {"contentEncoding": "base64"}],
         },
     },
-    scale=_NUMBER | {"description": "Of int8 and uint8: a number times it is about the float."},
+    scale=NUMBER | {"description": "Of int8 and uint8: a number times it is about the float."},
     sparse_embedding=ref("SparseEmbedding"),
-    multi_vector_embedding={"anyOf": [ref("MultiVectorEmbedding"), _array(_array(_NUMBER))]},
+    multi_vector_embedding={"anyOf": [ref("MultiVectorEmbedding"), array_of(array_of(NUMBER))]},
 )
-_SPARSE = _object({"indices": _array(_INTEGER, "Token ids, ascending."), "values": _array(_NUMBER)})
-_MULTI_VECTOR = _object(
+_SPARSE = object_of({"indices": array_of(INTEGER, "Token ids, ascending."), "values": array_of(NUMBER)})
+_MULTI_VECTOR = object_of(
     {
         "dtype": {"enum": ["float16", "float32"]},
-        "shape": _array(_INTEGER, "Rows and dimensions.", minItems=2, maxItems=2),
-        "data": _TEXT | {"contentEncoding": "base64"},
+        "shape": array_of(INTEGER, "Rows and dimensions.", minItems=2, maxItems=2),
+        "data": TEXT | {"contentEncoding": "base64"},
     }
 )
-_USAGE = _object({"prompt_tokens": _INTEGER, "total_tokens": _INTEGER})
-_MODEL = _object(
+_USAGE = object_of({"prompt_tokens": INTEGER, "total_tokens": INTEGER})
+_MODEL = object_of(
     {
-        "id": _TEXT,
+        "id": TEXT,
         "object": {"const": "model"},
-        "created": _INTEGER | {"description": "Unix seconds: when the model layer was built."},
-        "owned_by": _TEXT,
+        "created": INTEGER | {"description": "Unix seconds: when the model layer was built."},
+        "owned_by": TEXT,
         "category": {"const": "embedding"},
         "supports": _SUPPORTS,
-        "context_window": _INTEGER | {"description": "Tokens of a text with its special ones."},
-        "dimensions": _INTEGER,
-        "input_per_mtok": _NUMBER | {"description": "USD per million tokens."},
-        "output_per_mtok": _NUMBER,
-        "aliases": _array(_TEXT),
+        "context_window": INTEGER | {"description": "Tokens of a text with its special ones."},
+        "dimensions": INTEGER,
+        "input_per_mtok": NUMBER | {"description": "USD per million tokens."},
+        "output_per_mtok": NUMBER,
+        "aliases": array_of(TEXT),
         "quantization": {"enum": ["int8", "fp16", "fp32"]},
         "weights": {"enum": ["real", "seeded"], "description": "seeded: the vectors mean nothing."},
-        "revision": _NAME,
+        "revision": NAME,
     },
-    alias_of=_TEXT | {"description": "The canonical id, in the row of an alias."},
+    alias_of=TEXT | {"description": "The canonical id, in the row of an alias."},
 )
-_PRICE = _object(
+_PRICE = object_of(
     {
-        "model": _TEXT,
+        "model": TEXT,
         "currency": {"const": "USD"},
-        "effective_at": _TIME,
-        "input_per_mtok": _NUMBER,
-        "output_per_mtok": _NUMBER,
-        "cached_input_per_mtok": _NULL,
-        "unit_price_usd": _NULL,
+        "effective_at": TIME,
+        "input_per_mtok": NUMBER,
+        "output_per_mtok": NUMBER,
+        "cached_input_per_mtok": NULL,
+        "unit_price_usd": NULL,
         "billing_unit": {"const": "tokens"},
-        "resolution_tier": _NULL,
-        "quality_tier": _NULL,
-        "batch_input_per_mtok": _NUMBER,
+        "resolution_tier": NULL,
+        "quality_tier": NULL,
+        "batch_input_per_mtok": NUMBER,
     }
 )
-_CARD = _object(
+_CARD = object_of(
     {
-        "slug": _TEXT,
-        "model_name": _TEXT | {"description": "The value for `model`."},
-        "display_name": _TEXT,
-        "description": _TEXT,
+        "slug": TEXT,
+        "model_name": TEXT | {"description": "The value for `model`."},
+        "display_name": TEXT,
+        "description": TEXT,
         "category": {"const": "embedding"},
-        "context_window": _INTEGER,
-        "max_output": _INTEGER,
-        "input_per_mtok": _NUMBER,
-        "output_per_mtok": _NUMBER,
+        "context_window": INTEGER,
+        "max_output": INTEGER,
+        "input_per_mtok": NUMBER,
+        "output_per_mtok": NUMBER,
         "supports": _SUPPORTS,
-        "pricing": _array({}),
+        "pricing": array_of({}),
         "health_status": {"enum": ["healthy", "unhealthy"]},
-        "provider": _TEXT,
+        "provider": TEXT,
     }
 )
-_GROUPED: dict[str, Schema] = {"project_id": _NAME, "user_id": _NULL, "api_key_id": _NAME}  # null: not grouped by
-_USAGE_RESULT = _object(
+_GROUPED: dict[str, Schema] = {"project_id": NAME, "user_id": NULL, "api_key_id": NAME}  # null: not grouped by
+_USAGE_RESULT = object_of(
     {
         "object": {"const": "organization.usage.embeddings.result"},
-        "input_tokens": _INTEGER,
-        "num_model_requests": _INTEGER,
+        "input_tokens": INTEGER,
+        "num_model_requests": INTEGER,
         **_GROUPED,
-        "model": _NAME,
+        "model": NAME,
     }
 )
-_COSTS_RESULT = _object(
+_COSTS_RESULT = object_of(
     {
         "object": {"const": "organization.costs.result"},
-        "amount": _object({"value": _NUMBER | {"description": "Exact."}, "currency": {"const": "usd"}}),
-        "line_item": _NAME,
+        "amount": object_of({"value": NUMBER | {"description": "Exact."}, "currency": {"const": "usd"}}),
+        "line_item": NAME,
         **_GROUPED,
         "api_source": {"enum": ["unlabeled", None]},
         "quantity": {"type": ["integer", "null"], "description": "Tokens, where the line item is told."},
         "quantity_unit": {"enum": ["tokens", None]},
     }
 )
-_SPENT: dict[str, Schema] = {"spend": _NUMBER, "tokens": _INTEGER, "requests": _INTEGER}
-_OF_A_MODEL: dict[str, Schema] = {"model": _TEXT, "modality": {"const": "text"}, **_SPENT}
-_OWN_USAGE = _object(
+_SPENT: dict[str, Schema] = {"spend": NUMBER, "tokens": INTEGER, "requests": INTEGER}
+_OF_A_MODEL: dict[str, Schema] = {"model": TEXT, "modality": {"const": "text"}, **_SPENT}
+_OWN_USAGE = object_of(
     {
         "object": {"const": "usage"},
-        "days": _INTEGER,
+        "days": INTEGER,
         "currency": {"const": "USD"},
         **{f"total_{name}": kind for name, kind in _SPENT.items()},
-        "models": _array(_object(_OF_A_MODEL | {"units_consumed": _NULL, "billing_unit": {"const": "tokens"}})),
-        "daily": _array(_object({"date": {"type": "string", "format": "date"}, **_SPENT}), "Days with usage alone."),
+        "models": array_of(object_of(_OF_A_MODEL | {"units_consumed": NULL, "billing_unit": {"const": "tokens"}})),
+        "daily": array_of(
+            object_of({"date": {"type": "string", "format": "date"}, **_SPENT}), "Days with usage alone."
+        ),
     }
 )
-_ERROR = _object({"error": _object({"message": _TEXT, "type": _TEXT, "param": _NAME, "code": _NAME})})
+_ERROR = object_of({"error": object_of({"message": TEXT, "type": TEXT, "param": NAME, "code": NAME})})

@@ -10,6 +10,8 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
+from fastapi.routing import iter_route_contexts
 from fastapi.testclient import TestClient
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
@@ -22,7 +24,7 @@ from handler.contract.payload import LAMBDA_BYTES
 from handler.service import Service
 from handler.settings import Settings
 from tests.api.conftest import MODEL, Door
-from tests.api.described import Document, check, conforms, fetch, resolve
+from tests.api.described import Document, check, conforms, fetch, operations, resolve
 from tests.api.test_intake import without_cl100k
 from tests.api.test_manners import FOR_ADMINS, GETS
 from tests.conftest import HOUSE
@@ -41,13 +43,6 @@ def nodes(node: Any) -> Iterator[Any]:
         yield from nodes(child)
 
 
-def operations(document: Document) -> Iterator[tuple[str, str, Document]]:
-    for path, item in document["paths"].items():
-        for method, operation in item.items():
-            if method != "parameters":
-                yield path, method, operation
-
-
 # The document itself
 
 
@@ -57,24 +52,6 @@ def test_it_is_openapi_3_1_of_this_version_and_this_address(door: Door, document
     [server] = document["servers"]
     host = httpx.get(f"{door.url}/openapi.json").request.headers["host"]
     assert server["url"] in (f"http://{host}", "https://emblet0000000000000000000000test.lambda-url.us-east-1.on.aws")
-
-
-def test_its_schemas_are_json_schema_and_its_references_lead_somewhere(document: Document) -> None:
-    for schema in document["components"]["schemas"].values():
-        Draft202012Validator.check_schema(schema)
-    for node in nodes(document):
-        if isinstance(node, dict):
-            assert "nullable" not in node  # a word of OpenAPI 3.0 that 3.1 ignores
-            assert resolve(document, node) is not None
-
-
-def test_each_operation_has_a_name_of_its_own_and_all_it_can_answer(document: Document) -> None:
-    found = list(operations(document))
-    assert len({operation["operationId"] for *_, operation in found}) == len(found)
-    for path, _, operation in found:
-        assert {"200", "500"} <= operation["responses"].keys()
-        parameters = document["paths"][path].get("parameters", [])
-        assert {each["name"] for each in parameters} == set(re.findall(r"\{(\w+)\}", path))
 
 
 def test_it_describes_every_route_and_no_other(document: Document) -> None:
@@ -98,9 +75,10 @@ def test_it_knows_every_form_of_key_and_which_paths_are_public(door: Door, docum
         assert ("401" in operation["responses"]) == (answer.status_code == 401)
 
 
-# Those of a request without a route, of a head that is no HTTP, and of usage and costs.
+# Those of a request without a route, of a head that is no HTTP, of usage and costs, and of files and batches.
 NO_EMBEDDINGS = {errors.UNKNOWN_URL, errors.WRONG_METHOD, errors.BROKEN_HTTP, errors.HEAD_TOO_LARGE}
-NO_EMBEDDINGS |= {errors.REPORT_TOO_LARGE}
+NO_EMBEDDINGS |= {errors.REPORT_TOO_LARGE, errors.FILE_FORMAT, errors.BROKEN_FORM, errors.NO_FILE, errors.NO_BATCH}
+NO_EMBEDDINGS |= {errors.NOT_CANCELLABLE}
 
 
 @dataclass(frozen=True)
@@ -111,6 +89,7 @@ class Kind:
     room: int | None = None
     redirects: bool = False
     metered: bool = False
+    jobs: bool = False
     takes_ids: bool = True
     takes_empty: bool = True
 
@@ -124,12 +103,15 @@ class Kind:
 
 
 BUCKET, METRICS = {"results_bucket": "b"}, {"metrics": "on"}
+JOBS = BUCKET | {"jobs_table": "t"}
 KINDS = {
     "plain": Kind(),
     "plain with a bucket": Kind(BUCKET),
     "plain with metrics": Kind(METRICS, metered=True),
+    "plain with batches": Kind(JOBS, jobs=True),
     "function": Kind(room=LAMBDA_BYTES),
     "function with a bucket": Kind(BUCKET, room=LAMBDA_BYTES, redirects=True),
+    "function with batches": Kind(JOBS, room=LAMBDA_BYTES, redirects=True, jobs=True),
     "function with metrics": Kind(METRICS | {"aws_lambda_runtime_api": "x"}, room=LAMBDA_BYTES),
     "model's own ids": Kind({"token_arrays": "model"}),
     "no ids": Kind({"token_arrays": "reject"}, takes_ids=False),
@@ -143,10 +125,42 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 
 
 @pytest.fixture
-def its_document(kind: Kind, minilm: Path, tables: Tables) -> Document:
+def its_app(kind: Kind, minilm: Path, tables: Tables) -> FastAPI:
     config = Settings(model_dir=str(minilm), keys_table=tables.keys, usage_table=tables.usage, **kind.settings)  # type: ignore[arg-type]
-    found: Document = TestClient(create_app(Service.open(config), kind.room)).get("/openapi.json").json()
+    return create_app(Service.open(config), kind.room)
+
+
+@pytest.fixture
+def its_document(its_app: FastAPI) -> Document:
+    found: Document = TestClient(its_app).get("/openapi.json").json()
     return found
+
+
+def test_a_deployment_tells_of_each_route_that_it_has_and_of_no_other(its_app: FastAPI, its_document: Document) -> None:
+    routes = {
+        (str(each.path).replace(":path", ""), method.lower())
+        for each in iter_route_contexts(its_app.routes)
+        for method in each.methods or ()
+    }
+    assert {(path, method) for path, method, _ in operations(its_document)} == routes
+
+
+def test_its_schemas_are_json_schema_and_its_references_lead_somewhere(its_document: Document) -> None:
+    for schema in its_document["components"]["schemas"].values():
+        Draft202012Validator.check_schema(schema)
+    for node in nodes(its_document):
+        if isinstance(node, dict):
+            assert "nullable" not in node  # a word of OpenAPI 3.0 that 3.1 ignores
+            assert resolve(its_document, node) is not None
+
+
+def test_each_operation_has_a_name_of_its_own_and_all_it_can_answer(its_document: Document) -> None:
+    found = list(operations(its_document))
+    assert len({operation["operationId"] for *_, operation in found}) == len(found)
+    for path, _, operation in found:
+        assert {"200", "500"} <= operation["responses"].keys()
+        parameters = its_document["paths"][path].get("parameters", [])
+        assert {each["name"] for each in parameters} == set(re.findall(r"\{(\w+)\}", path))
 
 
 def test_embeddings_tells_every_error_that_it_can_have_and_no_other(kind: Kind, its_document: Document) -> None:
@@ -160,6 +174,17 @@ def test_embeddings_tells_every_error_that_it_can_have_and_no_other(kind: Kind, 
 def test_a_redirect_is_told_of_where_there_can_be_one(kind: Kind, its_document: Document) -> None:
     for path in ("/v1/embeddings", "/invocations"):
         assert ("303" in its_document["paths"][path]["post"]["responses"]) == kind.redirects
+
+
+def test_content_behind_a_redirect_is_told_of_where_a_file_may_not_fit(kind: Kind, its_document: Document) -> None:
+    if kind.jobs:
+        responses = its_document["paths"]["/v1/files/{id}/content"]["get"]["responses"]
+        assert ("303" in responses) == (kind.room is not None)
+
+
+def test_the_page_tells_of_files_and_batches_where_they_are(kind: Kind, its_app: FastAPI) -> None:
+    text = Page(TestClient(its_app).get("/").text).text
+    assert ("/v1/batches" in text) == ("/v1/files/{id}/content" in text) == kind.jobs
 
 
 def test_metrics_are_told_of_where_they_are(kind: Kind, its_document: Document) -> None:

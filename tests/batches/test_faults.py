@@ -8,11 +8,13 @@ import pytest
 
 from handler.batches import careful
 from handler.batches import shard as executing
+from handler.batches.done import Done
 from handler.batches.jobs import Jobs
 from handler.batches.queue import Shards, Steps
 from handler.batches.results import Results
-from handler.bulk import Answered, Bulk, Payer
+from handler.bulk import Answered, Bulk
 from handler.events.shards import Pointers
+from handler.payers import Payer
 from handler.store import StoreUnavailableError
 from tests.batches.works import Works, line
 
@@ -25,7 +27,7 @@ class KilledError(BaseException):
 INSTANTS = {
     "result": (Results, "put"),
     "settled": (Results, "settle"),
-    "counted": (Jobs, "count"),
+    "counted": (Done, "count"),
     "sent": (Shards, "send"),
     "step": (Steps, "send"),
     "planned": (Jobs, "plan"),
@@ -154,7 +156,7 @@ def test_a_store_that_is_away_for_a_while_costs_time_alone(works: Works, store: 
     with pytest.MonkeyPatch.context() as patch:
         faulty: dict[str, list[tuple[type, str]]] = {
             "S3": [(Results, "told"), (Results, "put")],
-            "DynamoDB": [(Jobs, "find"), (Jobs, "count"), (Jobs, "is_done")],
+            "DynamoDB": [(Jobs, "find"), (Done, "count"), (Done, "has")],
             "SQS": [(Shards, "send"), (Steps, "send")],
         }
         for kind, name in faulty[store]:

@@ -84,7 +84,8 @@ def test_files_are_listed_in_pages_which_an_sdk_turns_by_itself(client: openai.O
 
 
 @pytest.mark.parametrize(
-    ("query", "param"), [("limit=0", "limit"), ("limit=10001", "limit"), ("limit=a", "limit"), ("order=up", "order")]
+    ("query", "param"),
+    [("limit=0", "limit"), ("limit=10001", "limit"), ("limit=a", "limit"), ("limit=", "limit"), ("order=up", "order")],
 )
 def test_a_page_that_cannot_be_is_refused(client: openai.OpenAI, server: Server, query: str, param: str) -> None:
     answer = httpx.get(f"{server.url}/v1/files?{query}", headers=key(client))

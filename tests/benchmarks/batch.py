@@ -1,33 +1,30 @@
-"""`make bench-batch`: the rate of a batch's shards against the engine's own on the same inputs, and the memory of the
-passes that have no engine, by the number of lines."""
+"""`make bench-batch`: the embedding rate of a batch's shards against the engine's own on the same inputs, by turns;
+what planner and finisher take, by the number of lines; and what the real engine takes."""
 
 import argparse
-import io
-import json
 import os
 import random
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from handler.batches import join, plan
-from handler.batches.bucket import Bucket
-from handler.batches.join import Piece
-from handler.batches.plan import Bounds
-from handler.contract.models import Models
-from handler.engine import manifest
-from handler.models import of_layer
+from handler.contract.batches import Batch
+from handler.service import Service
 from handler.settings import Settings
+from tests.batches.works import Works, line
+from tests.benchmarks import machine, passes
+from tests.benchmarks.passes import MODEL
 from tests.conftest import HOUSE
+from tests.stack.ministack import MiniStack
 
-MODEL = "all-minilm-l6-v2"
 _WORDS = (HOUSE / "README.md").read_text(encoding="utf-8").split()
-_RESULT = 100  # bytes of a stub's line
-_PER_SHARD = 3000
+_STUBS: dict[str, Callable[[int], float]] = {"planner": passes.planned, "finisher": passes.finished}
 
 
 def text(number: int) -> str:
@@ -36,146 +33,182 @@ def text(number: int) -> str:
     return " ".join(draw.choices(_WORDS, k=draw.randrange(10, 61)))
 
 
-def line(number: int, asked: str) -> bytes:
-    body = {"model": MODEL, "input": asked, "encoding_format": "base64"}
-    return json.dumps({"custom_id": f"c-{number}", "method": "POST", "url": "/v1/embeddings", "body": body}).encode()
+def said(words: str) -> None:
+    """Progress, for who watches."""
+    print(words, file=sys.stderr, flush=True)
 
 
-def chunks(lines: int) -> Iterator[bytes]:
-    """A file of short lines, never whole in memory."""
-    for start in range(0, lines, 5000):
-        yield b"".join(line(number, "a text") + b"\n" for number in range(start, min(start + 5000, lines)))
+@dataclass(frozen=True)
+class Bench:
+    """The passes of batches with the real engine, all of their stores on MiniStack."""
+
+    service: Service
+    works: Works
+
+    @classmethod
+    @contextmanager
+    def opened(cls, layer: str = MODEL) -> Iterator["Bench"]:
+        import boto3
+
+        from handler.billing.keytext import digest
+
+        program = HOUSE / ".venv-ministack/bin/ministack"
+        with tempfile.TemporaryDirectory() as folder, MiniStack(program, Path(folder)) as stack:
+            os.environ.update(stack.env)
+            tables = stack.create_tables(HOUSE / "template.yaml", "bench")
+            boto3.client("s3").create_bucket(Bucket="bench")
+            config = Settings(
+                model_dir=str(HOUSE / "model_layer/out" / layer),
+                keys_table=tables.keys,
+                usage_table=tables.usage,
+                limits_table=tables.limits,
+                prices_table=tables.prices,
+                entries_table=tables.entries,
+                jobs_table=tables.jobs,
+                results_bucket="bench",
+            )
+            service = Service.open(config)
+            service.load()
+            key = digest(tables.create_key("acct_bench", "inference"))
+            yield cls(service, Works(config, service, "acct_bench", key))
+
+    def planned(self, lines: int) -> Batch:
+        """A batch whose shards are in their queue."""
+        model = self.service.models.all[0].id
+        made = self.works.submit(line(str(number), text(number), model=model) for number in range(lines))
+        self.works.plans.deliver(self.works.planner)
+        return made
+
+    def executed(self, batch: Batch) -> float:
+        """Seconds of its shards: from the queue to results, records and counts."""
+        start = time.perf_counter()
+        while self.works.shards.deliver(self.works.executor):
+            pass
+        seconds = time.perf_counter() - start
+        found = self.works.jobs.get(batch.account, batch.id)
+        assert found.done == found.shards, found
+        return seconds
 
 
-def planned(lines: int) -> None:
-    models = Models(of_layer(manifest.load(HOUSE / "model_layer/out" / MODEL), Settings()))
-    found = plan.read(chunks(lines), models, Bounds())
-    assert (found.total, found.faults) == (lines, []), found.faults[:3]
+@dataclass(frozen=True)
+class Round:
+    """Tokens a second: of the engine that is given all ids at once, of it with the tokenizer before, and of a batch."""
+
+    engine: float
+    tokenized: float
+    batch: float
 
 
-class Stub:
-    """S3 as the joining sees it, which keeps nothing."""
+def rates(layer: str, lines: int, rounds: int) -> list[Round]:
+    """Rounds of all three on the same texts, in an order that turns: the machine is not always alike."""
+    found, texts = list[Round](), [text(number) for number in range(lines)]
+    with Bench.opened(layer) as bench:
+        engine = bench.service.bulk._engine
+        ids = engine.tokens.encode(texts)
+        count = sum(map(len, ids)) - 2 * len(ids)
 
-    def __init__(self) -> None:
-        self.parts, self.smallest, self.bytes = 0, 1 << 40, 0
-        self._last = 0
+        def alone() -> float:
+            start = time.perf_counter()
+            engine.encode(ids)
+            return time.perf_counter() - start
 
-    def create_multipart_upload(self, **_: Any) -> dict[str, str]:
-        return {"UploadId": "u"}
+        def tokenized() -> float:
+            start = time.perf_counter()
+            engine.encode(engine.tokens.encode(texts))
+            return time.perf_counter() - start
 
-    def upload_part(self, *, Body: bytes, **_: Any) -> dict[str, str]:  # noqa: N803
-        self.smallest = min(self.smallest, self._last or 1 << 40)
-        self.parts, self._last, self.bytes = self.parts + 1, len(Body), self.bytes + len(Body)
-        return {"ETag": "e"}
+        def batch() -> float:
+            made = bench.planned(lines)
+            seconds = bench.executed(made)
+            assert bench.works.end(made).batch.completed == lines
+            return seconds
 
-    def complete_multipart_upload(self, **_: Any) -> dict[str, str]:
-        return {}
-
-    def head_object(self, **_: Any) -> dict[str, Any]:
-        from botocore.exceptions import ClientError
-
-        raise ClientError({"Error": {"Code": "404", "Message": ""}}, "HeadObject")
-
-    def get_object(self, *, Range: str, **_: Any) -> dict[str, Any]:  # noqa: N803
-        first, last = Range.removeprefix("bytes=").split("-")
-        return {"Body": Body(b"x" * (int(last) - int(first) + 1)), "ETag": "e"}
-
-
-class Body(io.BytesIO):
-    def iter_chunks(self, size: int) -> Iterator[bytes]:
-        while chunk := self.read(size):
-            yield chunk
+        kinds = {"engine": alone, "tokenized": tokenized, "batch": batch}
+        for number in range(rounds):
+            order = [*kinds][number % 3 :] + [*kinds][: number % 3]
+            now = Round(**{kind: count / kinds[kind]() for kind in order})
+            said(
+                f"  round {number + 1} of {rounds}: engine {now.engine:,.0f}, with its tokenizer {now.tokenized:,.0f}, "
+                f"batch {now.batch:,.0f} tokens/s: {now.batch / now.engine:.1%}"
+            )
+            found.append(now)
+    return found
 
 
-def joined(lines: int) -> None:
-    stub = Stub()
-    bucket = Bucket(lambda: stub, "stub")  # type: ignore[arg-type, return-value]
-    pieces = (Piece(f"{n}", 1, 1 + _RESULT * min(_PER_SHARD, lines - n)) for n in range(0, lines, _PER_SHARD))
-    assert join.join(bucket, pieces, "out", "groups/", lambda: False) == lines * _RESULT
-    assert stub.bytes == lines * _RESULT
-    assert stub.smallest >= join.PART
-    assert stub.parts <= 10_000
+def real(lines: int) -> tuple[float, float, float]:
+    """MiB before the shards of a batch of so many lines are executed, at most meanwhile, and seconds."""
+    with Bench.opened() as bench:
+        made, before = bench.planned(lines), passes.now_mib()
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew (proc(5))
+        return before, bench.executed(made), passes.peak_mib()
 
 
 def peak(work: str, lines: int) -> tuple[float, float]:
-    """MiB at most, and seconds, of a process that does this much."""
+    """MiB at most, and seconds, of a process of its own that does this much."""
     call = [sys.executable, "-m", "tests.benchmarks.batch", "--only", work, "--lines", str(lines)]
-    done = subprocess.run(call, cwd=HOUSE, capture_output=True, text=True, check=True)
+    done = subprocess.run(call, cwd=HOUSE, stdout=subprocess.PIPE, text=True, check=True)
     mib, seconds = done.stdout.split()
     return float(mib), float(seconds)
 
 
+def compare(layer: str, texts: int, rounds: int) -> None:
+    """Print what the engine and the shards of a batch do in a second."""
+    found = rates(layer, texts, rounds)
+    medians = {name: statistics.median(getattr(each, name) for each in found) for name in vars(found[0])}
+    ratio = statistics.median(each.batch / each.engine for each in found)
+    print(f"{layer}, {texts:,} lines, {rounds} rounds by turns, medians:")
+    for name, about in (
+        ("engine", "engine alone"),
+        ("tokenized", "with its tokenizer"),
+        ("batch", "shards of a batch"),
+    ):
+        print(f"  {about:20} {medians[name]:10,.0f} tokens/s")
+    print(f"  {'batch / engine':20} {ratio:10.1%}   (target 95 %)", flush=True)
+
+
+def measure(lines: int, embedded: int) -> None:
+    """Print what the passes take, by the number of lines."""
+    print(f"{'lines':>12} " + " ".join(f"{name:>22}" for name in _STUBS))
+    number = 1000
+    while number <= lines:
+        told = []
+        for name in _STUBS:
+            said(f"  {name} at {number:,} lines ...")
+            mib, seconds = peak(name, number)
+            told.append(f"{mib:10.0f} MiB {seconds:6.1f} s")
+        print(f"{number:12,} " + " ".join(f"{each:>22}" for each in told), flush=True)
+        number *= 10
+    for number in (embedded // 10, embedded):
+        said(f"  the real engine at {number:,} lines ...")
+        mib, seconds = peak("engine", number)
+        print(f"real engine, {number:,} lines: {mib:,.0f} MiB at most in {seconds:.1f} s", flush=True)
+
+
 def only(work: str, lines: int) -> None:
-    start = time.perf_counter()
-    {"plan": planned, "join": joined}[work](lines)
-    seconds = time.perf_counter() - start
-    status = Path("/proc/self/status").read_text()  # getrusage's peak may be that of who has started us
-    print(int(status.partition("VmHWM:")[2].split()[0]) / 1024, seconds)
-
-
-def rates(lines: int) -> tuple[float, float]:
-    """Tokens a second of the engine alone, and of a batch of the same texts, all of its passes' stores on MiniStack."""
-    import boto3
-
-    from handler.billing.keytext import digest
-    from handler.service import Service
-    from tests.batches.works import Works
-    from tests.stack.ministack import MiniStack
-
-    texts = [text(number) for number in range(lines)]
-    program = HOUSE / ".venv-ministack/bin/ministack"
-    with tempfile.TemporaryDirectory() as folder, MiniStack(program, Path(folder)) as stack:
-        os.environ.update(stack.env)
-        tables = stack.create_tables(HOUSE / "template.yaml", "bench")
-        boto3.client("s3").create_bucket(Bucket="bench")
-        config = Settings(
-            model_dir=str(HOUSE / "model_layer/out" / MODEL),
-            keys_table=tables.keys,
-            usage_table=tables.usage,
-            limits_table=tables.limits,
-            prices_table=tables.prices,
-            entries_table=tables.entries,
-            jobs_table=tables.jobs,
-            results_bucket="bench",
-        )
-        service = Service.open(config)
-        service.load()
-        engine = service.bulk._engine
-        ids = engine.tokens.encode(texts)
-        count = sum(map(len, ids)) - 2 * len(ids)
-        works = Works(config, service, "acct_bench", digest(tables.create_key("acct_bench", "inference")))
-        alone, batch = [], []
-        for _ in range(3):  # by turns: the machine is not always alike
-            start = time.perf_counter()
-            engine.encode(ids)
-            alone.append(time.perf_counter() - start)
-            made = works.submit(line(n, each) + b"\n" for n, each in enumerate(texts))
-            works.plans.deliver(works.planner)
-            start = time.perf_counter()
-            while works.shards.deliver(works.executor):
-                pass
-            batch.append(time.perf_counter() - start)
-            assert works.end(made).batch.completed == lines
-        return count / min(alone), count / min(batch)
+    if work == "engine":
+        before, seconds, mib = real(lines)
+        said(f"  {before:,.0f} MiB before")
+    else:
+        seconds, mib = _STUBS[work](lines), passes.peak_mib()
+    print(mib, seconds)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench-batch", description=__doc__)
-    parser.add_argument("--texts", type=int, default=2000, help="lines of the batch that is embedded")
-    parser.add_argument("--lines", type=int, default=1_000_000, help="most lines that are planned and joined")
-    parser.add_argument("--only", choices=("plan", "join"), help=argparse.SUPPRESS)
+    parser.add_argument("--layer", default=MODEL, help="in model_layer/out, held against its batches")
+    parser.add_argument("--texts", type=int, default=2000, help="lines of the batch that is held against the engine")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--lines", type=int, default=1_000_000, help="most lines that are planned and finished")
+    parser.add_argument("--embedded", type=int, default=10_000, help="lines whose memory is that of the real engine")
+    parser.add_argument("--only", choices=(*_STUBS, "engine"), help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.only:
         only(asked.only, asked.lines)
-        return 0
-    alone, batch = rates(asked.texts)
-    print(f"engine alone {alone:,.0f} tokens/s, a batch {batch:,.0f} tokens/s: {batch / alone:.1%}")
-    lines = 1000
-    print(f"{'lines':>12} {'planner':>20} {'joining':>20}")
-    while lines <= asked.lines:
-        (mib, seconds), (join_mib, join_seconds) = peak("plan", lines), peak("join", lines)
-        print(f"{lines:12,} {mib:8.0f} MiB {seconds:6.1f} s {join_mib:8.0f} MiB {join_seconds:6.1f} s", flush=True)
-        lines *= 10
+    else:
+        print(f"{machine.processor()}; {machine.busy()}")
+        compare(asked.layer, asked.texts, asked.rounds)
+        if asked.layer == MODEL:  # what the passes take is no matter of the model
+            measure(asked.lines, asked.embedded)
     return 0
 
 
