@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from enum import Enum, auto
 from typing import Any
 
 from handler import store
@@ -42,6 +43,14 @@ class Counts:
     tokens: int
     output: int
     errors: int
+
+
+class Progress(Enum):
+    """How far a shard is."""
+
+    OPEN = auto()
+    DONE = auto()
+    FOLLOWED = auto()  # and the one whose turn it then was has been sent
 
 
 class ReusedError(Exception):
@@ -105,9 +114,12 @@ class Jobs:
             raise errors.NOT_CANCELLABLE.error(status=batch.status)
         return batch
 
-    def plan(self, batch: Batch, model: str, etag: str, total: int, shards: int) -> Batch | None:
+    def plan(self, batch: Batch, model: str, etag: str, total: int, shards: int, at_once: int) -> Batch | None:
         """`in_progress`, cut into so many shards of a file with this tag; None where it is not `validating`."""
-        facts = {"model": {"S": model}, "etag": {"S": etag}, "total": {"N": str(total)}, "shards": {"N": str(shards)}}
+        numbers = {"total": total, "shards": shards, "at_once": at_once}
+        facts = {"model": {"S": model}, "etag": {"S": etag}} | {
+            name: {"N": str(value)} for name, value in numbers.items()
+        }
         return self._step(batch.account, batch.id, "in_progress", ("validating",), facts)
 
     def fail(self, batch: Batch, faults: tuple[Fault, ...]) -> bool:
@@ -129,8 +141,23 @@ class Jobs:
         facts = {name: {"S": file.id} for name, file in made.items() if file is not None}
         return self._end(batch, status, batch.status, facts, [files.row(file) for file in made.values() if file])
 
-    def is_done(self, batch: Batch, shard: int) -> bool:
-        return self.rows.get(_shards(batch), _number(shard)) is not None
+    def progress(self, batch: Batch, shard: int) -> Progress:
+        row = self.rows.get(_shards(batch), _number(shard))
+        if row is None:
+            return Progress.OPEN
+        return Progress.FOLLOWED if "followed" in row else Progress.DONE
+
+    def follow(self, batch: Batch, shard: int) -> None:
+        """Note of a shard that is done that the one after it has been sent."""
+        key = {"pk": {"S": _shards(batch)}, "sk": {"S": _number(shard)}}
+        values: Any = {":true": {"BOOL": True}}
+        with store.answering(self.rows.table):
+            self.rows.client().update_item(
+                TableName=self.rows.table,
+                Key=key,
+                UpdateExpression="SET followed = :true",
+                ExpressionAttributeValues=values,
+            )
 
     def done(self, batch: Batch) -> Iterator[tuple[int, Counts]]:
         """The shards that are done, in order."""
@@ -257,6 +284,7 @@ def _of(row: Row) -> Batch:
         metadata=json.loads(row["metadata"]["S"]),
         etag=text(row, "etag") or "",
         shards=number(row, "shards"),
+        at_once=number(row, "at_once") or 1,
         faults=faults,
         times={name: int(row[name]["N"]) for name in row if name.endswith("_at") and name != "expires_at"},
     )
