@@ -4,6 +4,8 @@ and each is answered, recorded and acknowledged for itself, in this order."""
 import hashlib
 import json
 import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -18,6 +20,7 @@ from handler.contract import errors, messages
 from handler.contract.body import JSON
 from handler.contract.errors import ApiError
 from handler.contract.messages import Message, UnreadableError
+from handler.engine.engine import DeadlineError
 from handler.events import deadline
 from handler.payers import Payer
 from handler.settings import Settings
@@ -52,29 +55,44 @@ class Messages:
     def __call__(self, event: dict[str, Any], context: Any) -> dict[str, list[dict[str, str]]]:
         until = deadline.of(context)
         failed: list[str] = []
-        asked = [found for each in event["Records"] if (found := self._read(each, failed))]
-        ready = [each for each in asked if each.answer is None and each.payer is not None]
-        pairs = [(each.message.body, each.payer) for each in ready if each.payer is not None]
-        try:
-            answers = iter(self._service.bulk.answer_each(pairs, until) if pairs else [])
-            for each in asked:
-                answer = each.answer if each.answer is not None else next(answers)
-                if answer is None or answer.again or not self._settle(each, answer):
-                    failed.append(each.id)
-        except Exception as error:  # the engine's; its message may hold what was sent
-            log.error("%d messages come again: %s", len(asked), type(error).__name__)
-            failed = [each["messageId"] for each in event["Records"]]
+        asked: list[_Asked] = []
+        for record in event["Records"]:
+            with _alone(record["messageId"], failed):
+                if (found := self._read(record)) is not None:
+                    asked.append(found)
+        answers = iter(self._answers([each for each in asked if each.answer is None], until))
+        for each in asked:
+            answer = each.answer if each.answer is not None else next(answers)
+            if answer is None or answer.again:
+                failed.append(each.id)
+                continue
+            with _alone(each.id, failed):
+                self._settle(each, answer)
         return {"batchItemFailures": [{"itemIdentifier": each} for each in failed]}
 
-    def _read(self, record: dict[str, Any], failed: list[str]) -> _Asked | None:
-        """What a message asks for; None where it is dealt with: laid among the dead letters, or to come again."""
+    def _answers(self, asked: Sequence[_Asked], until: float | None) -> list[Answered | None]:
+        """What each gets, of all in one turn; None for what comes again. Where that turn fails, each has one of its
+        own: what is wrong with one is no other's."""
+        pairs = [(each.message.body, each.payer) for each in asked if each.payer is not None]
+        try:
+            return self._service.bulk.answer_each(pairs, until) if pairs else []
+        except DeadlineError:
+            log.error("%d messages come again: there was no time for them", len(asked))
+            return [None] * len(asked)
+        except Exception as error:  # its message may hold what was sent
+            if len(asked) > 1:
+                return [answer for each in asked for answer in self._answers([each], until)]
+            log.error("message %s comes again: %s", asked[0].id, type(error).__name__)
+            return [None]
+
+    def _read(self, record: dict[str, Any]) -> _Asked | None:
+        """What a message asks for; None where it lies among the dead letters. Raises what makes it come again."""
         name = record["messageId"]
         try:
             message = messages.read(record["body"], self._config.results_bucket, self._config.result_destinations)
         except UnreadableError as error:
             log.error("message %s is dead: %s", name, error)
-            if not self._bury(record["body"], str(error)):
-                failed.append(name)
+            self._bury(record["body"], error)
             return None
         came = datetime.fromtimestamp(int(record["attributes"]["SentTimestamp"]) / 1000, UTC)
         work = _work(message, name, came)
@@ -84,21 +102,12 @@ class Messages:
             return _Asked(name, message, work, self._service.payers.of_message(message.account, message.key_id, came))
         except ApiError as error:
             return _Asked(name, message, work, None, Answered.refused(error))
-        except store.StoreUnavailableError as error:
-            log.error("message %s comes again: %s", name, error)
-            failed.append(name)
-            return None
 
-    def _settle(self, asked: _Asked, answer: Answered) -> bool:
-        """Answer, then record. Whether both are done."""
-        try:
-            self._send(asked, answer)
-            if answer.status == 200 and self._record(asked, answer) is Outcome.REUSED:
-                self._send(asked, Answered.refused(errors.KEY_REUSED.error(param="id")))
-        except store.StoreUnavailableError as error:
-            log.error("message %s comes again: %s", asked.id, error)
-            return False
-        return True
+    def _settle(self, asked: _Asked, answer: Answered) -> None:
+        """Answer, then record. Raises StoreUnavailableError."""
+        self._send(asked, answer)
+        if answer.status == 200 and self._record(asked, answer) is Outcome.REUSED:
+            self._send(asked, Answered.refused(errors.KEY_REUSED.error(param="id")))
 
     def _record(self, asked: _Asked, answer: Answered) -> Outcome:
         payer = asked.payer
@@ -128,18 +137,27 @@ class Messages:
         with store.answering("a queue of answers"):
             store.queues().send_message(QueueUrl=url, MessageBody=text)
 
-    def _bury(self, text: str, reason: str) -> bool:
-        """Lay a message among the dead letters; False where that cannot be done: then it gets there in its own time."""
+    def _bury(self, text: str, reason: UnreadableError) -> None:
+        """Lay a message among the dead letters. Raises where that cannot be done: it gets there in its own time."""
         if not (url := self._config.dead_messages_queue):
-            return False
-        told = {"reason": {"DataType": "String", "StringValue": reason[:_ATTRIBUTE]}}
-        try:
-            with store.answering("the queue of dead letters"):
-                store.queues().send_message(QueueUrl=url, MessageBody=text, MessageAttributes=told)
-        except store.StoreUnavailableError as error:
-            log.error("a dead message stays: %s", error)
-            return False
-        return True
+            raise reason
+        told = {"reason": {"DataType": "String", "StringValue": str(reason)[:_ATTRIBUTE]}}
+        with store.answering("the queue of dead letters"):
+            store.queues().send_message(QueueUrl=url, MessageBody=text, MessageAttributes=told)
+
+
+@contextmanager
+def _alone(name: str, failed: list[str]) -> Iterator[None]:
+    """What goes wrong with a message is no other's: it comes again, and the log says why, by the id that it keeps among
+    the dead letters."""
+    try:
+        yield
+    except (store.StoreUnavailableError, UnreadableError) as error:
+        log.error("message %s comes again: %s", name, error)
+        failed.append(name)
+    except Exception as error:  # its message may hold what was sent
+        log.error("message %s comes again: %s", name, type(error).__name__)
+        failed.append(name)
 
 
 def _work(message: Message, name: str, came: datetime) -> Work:
