@@ -1,4 +1,4 @@
-"""Token ids to vectors. No padding and no mask, and a vector does not depend on its company, but for last bits on a GPU."""
+"""Token ids to vectors. No padding and no mask; a vector never depends on its company, on a GPU save for last bits."""
 
 import logging
 import math

@@ -1,4 +1,4 @@
-"""What a layer may be made for, and how the engine's runs are formed there. A GPU's figures are computed, not measured."""
+"""What a layer may be made for, and how runs are formed there. A GPU's figures are computed, not measured."""
 
 from dataclasses import dataclass
 
@@ -22,11 +22,12 @@ class Target:
 # at 8 tokens and 937 at 128.
 CPU = Target(together=256, texts=256, attention=1.7, run=16)
 
-# The host queues some 270 kernels a run, 2 to 3 ms. 16,384 tokens of bge-m3 are 10 to 23 TFLOP, on an L4 a few tenths of
-# a second: of that those milliseconds are nothing, the products have all the rows that they gain by, and a text of the
-# whole context has room beside others; and it is how long the next caller waits. The operator wants its texts' count times the longest as integers: with 512 of them, 17 MB at most. Products
-# and attention run at like rates, so that a token costs what its operations do: 24 · hidden², and 4 · hidden for each
-# other token. The full run at the start fetches cuBLAS' kernels and all memory that a run will ever need, or fails.
+# The host queues 270 kernels a run, in 2 to 3 ms. 16,384 tokens of bge-m3 are 10 to 23 TFLOP, on an L4 a few tenths
+# of a second: of that those milliseconds are next to nothing, the products have all the rows that they gain by, and a
+# text of the whole context has room beside others; and so long the next caller waits. The operator wants a run's texts
+# times the longest of them as integers: of 512 texts 17 MB at most. Products and attention run at like rates, so that a
+# token costs what its operations do: 24 · hidden² a layer, and 4 · hidden for each other token. The full run at the
+# start fetches cuBLAS' kernels and all the memory that a run will ever need, or fails.
 CUDA = Target(together=16_384, texts=512, attention=6.0, run=256, alone=True, warm=16_384)
 
 TARGETS = {"cpu": CPU, "cuda": CUDA}
