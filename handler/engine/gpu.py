@@ -19,7 +19,7 @@ OPTIONS = {
 }
 
 _DRIVER = "libcuda.so.1"
-_LEAST_CUDA, _LEAST_CAPABILITY = 13_000, (7, 5)  # of the wheel onnxruntime-gpu from 1.27 on
+_LEAST_CUDA, _LEAST_CAPABILITY = 13_000, (7, 5)  # of the wheel onnxruntime-gpu 1.31
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
 
 

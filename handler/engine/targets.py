@@ -27,7 +27,7 @@ CPU = Target(together=256, texts=256, attention=1.7, run=16)
 # text of the whole context has room beside others; and so long the next caller waits. The operator wants a run's texts
 # times the longest of them as integers: of 512 texts 17 MB at most. Products and attention run at like rates, so that a
 # token costs what its operations do: 24 · hidden² a layer, and 4 · hidden for each other token. The full run at the
-# start fetches cuBLAS' kernels and all the memory that a run will ever need, or fails.
+# start fetches cuBLAS' kernels and nearly all the memory that any run will need, or fails.
 CUDA = Target(together=16_384, texts=512, attention=6.0, run=256, alone=True, warm=16_384)
 
 TARGETS = {"cpu": CPU, "cuda": CUDA}
