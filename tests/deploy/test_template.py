@@ -68,7 +68,7 @@ def test_the_expanded_template_has_no_lint_findings(source: Template) -> None:
         ("Embed.Properties.Environment.Variables.KEYS_TABLE", {"Ref": "Kyes"}, "'Kyes' is not one of"),
         ("Embed.Properties.Role", {"Fn::GetAtt": ["EmbedRole", "Arm"]}, "'Arm' is not one of"),
         ("Embed.Properties.Timeout", "a minute", "'a minute' is not of type 'integer'"),
-        ("Work.Properties.Environment.Variables.RESULT_DESTINATIONS", "", "Parameter ResultDestinations not used"),
+        ("Ledger.Properties.Environment.Variables.BATCH_MAX_INPUTS", "", "Parameter BatchMaxInputs not used"),
         ("Embed.Properties.LoggingConfig.LogFormat", "Json", "'Json' is not one of"),
         ("Embed.Properties.FunctionUrlConfig.InvokeMode", "BUFERED", "'BUFERED' is not one of"),
         ("Usage.Properties.BillingMode", "PAY_PER_REQEST", "'PAY_PER_REQEST' is not one of"),
@@ -620,10 +620,10 @@ def test_the_image_is_made_of_a_dockerfile_and_a_target_that_exist(source: Templ
 
 def test_one_image_is_built_for_all_functions(source: Template) -> None:
     """`sam build` makes one of all that it is told the same of."""
-    functions = [each for each in source["Resources"].values() if each["Type"] == "AWS::Serverless::Function"]
+    built = [each["Metadata"] for each in source["Resources"].values() if "Metadata" in each]
 
-    assert len(functions) == 4
-    assert all(each["Metadata"] == functions[0]["Metadata"] for each in functions)
+    assert len(built) == 4
+    assert all(each == built[0] for each in built)
 
 
 def test_the_ledgers_stream_tells_keys_alone_to_the_function_that_keeps_the_books(resources: dict[str, Any]) -> None:
@@ -681,6 +681,7 @@ def test_outputs_are_what_an_operator_needs_next(source: Template) -> None:
 
     assert outputs == {
         "ManagedUrl": {"Fn::GetAtt": ["EmbedManagedUrl", "FunctionUrl"]},
+        "GpuUrl": {"Fn::GetAtt": ["EmbedGpuUrl", "FunctionUrl"]},
         "Url": {"Fn::GetAtt": ["EmbedUrl", "FunctionUrl"]},
         "FunctionName": {"Ref": "Embed"},
         "KeysTable": {"Ref": "Keys"},

@@ -19,10 +19,23 @@ from samtranslator.yaml_helper import yaml_parse
 REGION = "us-east-1"
 Template = dict[str, Any]
 
-# A parameter that is needed where a condition holds, and empty elsewhere.
-_EMPTY_DEFAULT = ("W1030 '' does not match", "W1030 '' is not a ")
+# What is right: a parameter that is needed where a condition holds, and empty elsewhere; one whose value the translator
+# has put in its place; one that is used in what is taken out here.
+_RIGHT = (
+    "W1030 '' does not match",
+    "W1030 '' is not a ",
+    "W2001 Parameter GpuImage not used",
+    "W2001 Parameter GpuMemoryGiB not used",
+)
+
+# Of SAM's reference, and unknown to its translator (1.115), which refuses the template, and to cfn-lint (1.58): "passed
+# directly to the AcceleratorConfig property of an AWS::Lambda::Function", says the reference, and that is done here.
+UNCHECKED = "AcceleratorConfig"
 
 _IMAGE_ONLY = ("PackageType", "ImageUri", "ImageConfig")
+# What MiniStack refuses: there, such functions are ordinary ones.
+_MANAGED_ONLY = (UNCHECKED, "CapacityProviderConfig", "FunctionScalingConfig")
+_CAPACITY = "AWS::Serverless::CapacityProvider"
 # What stands for an image on MiniStack, which has no Docker to run one: each event goes to the emulator whose address
 # the file holds by then, one at a time: of a function's mappings, each comes when it has something. Its failures are
 # the function's own, so that a function URL answers 502 to them.
@@ -52,20 +65,26 @@ def load(path: Path) -> Template:
 def expand(template: Template | Path, parameters: Mapping[str, str] | None = None) -> Template:
     """The plain CloudFormation of a SAM template, its intrinsic functions still in it. `template` stays as it is."""
     source = load(template) if isinstance(template, Path) else copy.deepcopy(template)
+    unchecked = {name: each.pop(UNCHECKED) for name, each in _functions(source).items() if UNCHECKED in each}
     for properties in _functions(source).values():
         if properties.get("PackageType") == "Image":
             properties.setdefault("ImageUri", "built-by-sam:1")  # `sam build` makes one of the Metadata
     # The translator asks a session for its Region, and nothing else.
     translator = Translator({}, Parser(), boto_session=boto3.Session(region_name=REGION))
     expanded: Template = translator.translate(source, parameter_values=dict(parameters or {}))
+    for name, value in unchecked.items():
+        expanded["Resources"][name]["Properties"][UNCHECKED] = value
     return expanded
 
 
 def lint(expanded: Template) -> list[str]:
     """cfn-lint's findings of every severity. Give it what `expand` made: of SAM's own types it checks little."""
+    expanded = copy.deepcopy(expanded)
+    for each in expanded["Resources"].values():
+        each.get("Properties", {}).pop(UNCHECKED, None)
     findings = cfnlint(json.dumps(expanded), config=ManualArgs(regions=[REGION], include_checks=["I"]))
     found = sorted(f"{each.rule.id} {each.message}" for each in findings)
-    return [each for each in found if not each.startswith(_EMPTY_DEFAULT)]
+    return [each for each in found if not each.startswith(_RIGHT)]
 
 
 def settle(expanded: Template, parameters: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -85,6 +104,10 @@ def settle(expanded: Template, parameters: Mapping[str, str] | None = None) -> d
                 return bool(value(operands[0]) == value(operands[1]))
             case "Fn::Not":
                 return not holds(operands[0])
+            case "Fn::Or":
+                return any(map(holds, operands))
+            case "Condition":
+                return holds(operands)
         raise NotImplementedError(function)
 
     def value(node: Any) -> Any:
@@ -128,19 +151,26 @@ def deploy(
     timeout_s: float = 60,
 ) -> Stack:
     """A stack of the template on MiniStack, whose own translator expands it. Image functions become forwarders to the
-    emulators whose addresses lie in the folder `forward_to`, in files of the functions' names, when they are called.
-    RuntimeError where the stack fails."""
+    emulators whose addresses lie in the folder `forward_to`, in files of the functions' names, when they are called;
+    those of Managed Instances too. RuntimeError where the stack fails."""
     source, cloudformation = load(template), client("cloudformation", endpoint)
+    resources = source["Resources"]
+    source["Resources"] = {name: each for name, each in resources.items() if each["Type"] != _CAPACITY}
     for function, properties in _functions(source).items():
+        for name in _MANAGED_ONLY:
+            properties.pop(name, None)
         if properties.get("PackageType") == "Image":
             for name in _IMAGE_ONLY:
                 properties.pop(name, None)
             code = _FORWARDER.format(address=str(forward_to / function))
             properties |= {"Runtime": "python3.13", "Handler": "index.handler", "InlineCode": code}
     name = f"emblet-{uuid.uuid4().hex[:8]}"
+    files = client("s3", endpoint)  # a call of CloudFormation's holds 51,200 bytes; `sam deploy` takes this way too
+    files.create_bucket(Bucket=name)
+    files.put_object(Bucket=name, Key="template.json", Body=json.dumps(source).encode())
     cloudformation.create_stack(
         StackName=name,
-        TemplateBody=json.dumps(source),
+        TemplateURL=f"{endpoint}/{name}/template.json",
         Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
         Parameters=[{"ParameterKey": key, "ParameterValue": each} for key, each in (parameters or {}).items()],
     )
