@@ -47,6 +47,10 @@ class Plan:
     def shards(self) -> int:
         return len(self.ranges) // 3
 
+    def told(self) -> dict[str, str]:
+        """What is written of the plan's object: of two attempts that cut otherwise, it is the one that is there."""
+        return {"model": self.model, "total": str(self.total), "shards": str(self.shards)}
+
     def dumps(self) -> bytes:
         return b"".join(_RANGE.pack(*self.ranges[place : place + 3]) for place in range(0, len(self.ranges), 3))
 
@@ -90,8 +94,9 @@ class Planner:
             if found.faults:
                 self._jobs.fail(batch, tuple(found.faults))
                 return None
-            self._bucket.put_new(_plan(batch, etag), found.dumps(), {})
-            planned = self._jobs.plan(batch, found.model, etag, found.total, found.shards, self._queue.at_once)
+            told = self._bucket.put_new(_plan(batch, etag), found.dumps(), found.told())
+            total, shards = int(told["total"]), int(told["shards"])
+            planned = self._jobs.plan(batch, told["model"], etag, total, shards, self._queue.at_once)
             batch = planned or self._jobs.get(batch.account, batch.id)
         if batch.status != "in_progress" or batch.ends is not None:
             return None

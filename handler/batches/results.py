@@ -43,12 +43,7 @@ class Results:
         """Put a result where there is none; what is told of the one that is there then."""
         counts = {name: str(value) for name, value in vars(made.counts()).items()}
         with made.body() as body:
-            if self.bucket.put_new(result(batch, number), body, counts | dict(facts)):
-                return counts | dict(facts)
-        found = self.told(batch, number)
-        if found is None:
-            raise GoneError(result(batch, number))
-        return found
+            return self.bucket.put_new(result(batch, number), body, counts | dict(facts))
 
     def unreached(self, batch: Batch, shard: Shard, why: Unreached, longest: int) -> None:
         """A shard that nobody will execute: each of its lines says why. Where an attempt has a result, that counts."""

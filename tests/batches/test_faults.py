@@ -12,6 +12,7 @@ import pytest
 from handler import store
 from handler.batches import careful
 from handler.batches import shard as executing
+from handler.batches.bucket import Bucket
 from handler.batches.done import Done
 from handler.batches.jobs import Jobs
 from handler.batches.queue import PLAN, Shards, Steps
@@ -19,7 +20,6 @@ from handler.batches.results import Results
 from handler.batches.rows import new_id
 from handler.bulk import Answered, Bulk, Payer
 from handler.contract.batches import Batch
-from handler.events import passes
 from handler.events.shards import Pointers
 from handler.store import StoreUnavailableError
 from tests.batches.works import Works, line
@@ -31,6 +31,7 @@ class KilledError(BaseException):
 
 # Each call that leaves a trace outside: before it and after it are all the instants at which a function can end.
 INSTANTS = {
+    "put": (Bucket, "put_new"),
     "result": (Results, "put"),
     "settled": (Results, "settle"),
     "counted": (Done, "count"),
@@ -90,7 +91,7 @@ def test_a_function_that_ends_at_any_instant_costs_no_line_and_no_token(
 ) -> None:
     kind, name = INSTANTS[instant]
     batch = works.submit(line(str(n)) for n in range(40))
-    ended = kill(kind, name, after, 2 if name not in ("plan", "finalize", "end") else 1000)
+    ended = kill(kind, name, after, 2 if name not in ("plan", "finalize", "end", "put_new") else 1000)
     survive(works)
     assert ended[0] > 0
     check(works, batch)
@@ -135,8 +136,7 @@ def test_events_that_come_twice_send_no_more_shards_than_there_are(works: Works)
 def test_shards_that_are_out_are_followed_as_their_plan_has_it_whatever_the_setting_is_now(works: Works) -> None:
     batch = works.submit(line(str(n)) for n in range(60))
     works.plans.deliver(works.planner)
-    config = replace(works.config, batch_shards_at_once=2 * works.config.batch_shards_at_once)
-    works.executor = Pointers(passes.shards(config, works.service, works.jobs))
+    works.deploy(replace(works.config, batch_shards_at_once=2 * works.config.batch_shards_at_once))
     works.until_quiet()
     check(works, batch, 60)
 
@@ -146,7 +146,7 @@ def test_a_plan_that_came_to_nothing_is_not_that_of_the_file_that_is_there_now(
 ) -> None:
     """An object of in/ was put again, between two attempts at its plan."""
     key = f"in/{works.account}/texts.jsonl"
-    put = {"Bucket": bucket, "Key": key}
+    put: Any = {"Bucket": bucket, "Key": key}
     boto3.client("s3").put_object(**put, Body=b"".join(line(f"before {n}") for n in range(40)))
     now = time.time()
     made = works.jobs.create(
@@ -167,6 +167,20 @@ def test_a_plan_that_came_to_nothing_is_not_that_of_the_file_that_is_there_now(
     boto3.client("s3").put_object(**put, Body=b"".join(line(str(n)) for n in range(40)))
     survive(works)
     check(works, made)
+
+
+@pytest.mark.parametrize("shard_bytes", [700, 6000], ids=["smaller", "larger"])
+def test_a_plan_of_two_attempts_that_cut_otherwise_is_the_first_ones(
+    works: Works, kill: Callable[[type, str, bool, int], list[int]], shard_bytes: int
+) -> None:
+    """The function ends with its plan in the bucket, and the stack is updated before it comes again."""
+    batch = works.submit(line(str(n)) for n in range(60))
+    kill(Jobs, "plan", False, 1000)
+    with pytest.raises(KilledError):
+        works.deliver()
+    works.deploy(replace(works.config, batch_shard_bytes=shard_bytes))
+    survive(works)
+    check(works, batch, 60)
 
 
 def test_two_attempts_at_a_shard_that_disagree_leave_one_result_and_its_record(works: Works) -> None:

@@ -67,9 +67,14 @@ class Works:
         self.jobs = Jobs(self.rows, lambda: self.clock())
         self.files = Files(self.rows, Bucket(store.s3, self.config.results_bucket))
         self.desk = Desk(self.jobs, self.files, Steps(store.queues, self.plans.url), lambda: self.clock())
-        ledger = Ledger(store.ledger, self.config.usage_table, self.config.entries_table)
-        self.planner = Pointers(passes.plans(self.config, ledger, lambda *told: self.late.append(told), self.jobs))
-        self.executor = Pointers(passes.shards(self.config, self.service, self.jobs))
+        self.deploy(self.config)
+
+    def deploy(self, config: Settings) -> None:
+        """Both functions with other settings; what waits in their queues stays."""
+        self.config = config
+        ledger = Ledger(store.ledger, config.usage_table, config.entries_table)
+        self.planner = Pointers(passes.plans(config, ledger, lambda *told: self.late.append(told), self.jobs))
+        self.executor = Pointers(passes.shards(config, self.service, self.jobs))
 
     def submit(self, lines: Iterable[bytes]) -> Batch:
         file = self.files.put(self.account, Upload("in.jsonl", LONGEST_S), b"".join(lines))
