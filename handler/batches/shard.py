@@ -4,8 +4,9 @@ its result, unless another's is there."""
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,26 +84,33 @@ class Worker:
         payer = self._payer(batch)
         with Made(batch) as made:
             try:
-                found = read(self._bucket, batch, shard, self._longest)
-                groups = self._one_by_one(batch, shard, found) if careful else _groups(batch, found)
-                for group, answers in self._answers(groups, payer, deadline):
-                    for (line, asked), answer in zip(group, answers, strict=True):
-                        made.answered(line, asked.custom_id, answer.status, answer.body, answer.tokens)
+                with (
+                    self._groups(batch, shard, careful=careful) as groups,
+                    closing(self._answers(groups, payer, deadline)) as answered,
+                ):
+                    for group, answers in answered:
+                        for (line, asked), answer in zip(group, answers, strict=True):
+                            made.answered(line, asked.custom_id, answer.status, answer.body, answer.tokens)
             except GoneError:
                 log.error("the file of batch %s has changed or gone: shard %d has failed", batch.id, shard.number)
                 made.lost(shard.lines)
             facts = {"model": str(batch.model), "key_id": payer.caller.key_id, "price": f"{payer.price:f}"}
             return self._results.put(batch, shard.number, made, facts)
 
-    def _one_by_one(self, batch: Batch, shard: Shard, found: Iterator[Line]) -> Iterator["_Group"]:
-        with Careful(self._jobs.rows, batch, shard.number) as careful:
-            for line in found:
-                dead = not careful.begin(line.offset)
-                yield _Group(batch.id, [(line, lines.request(line))], dead=dead, alone=True)
+    @contextmanager
+    def _groups(self, batch: Batch, shard: Shard, *, careful: bool) -> Iterator[Iterator["_Group"]]:
+        """The lines of a shard, whose line under way is taken back as soon as the block ends, not once whatever still
+        refers to it has been collected."""
+        found = read(self._bucket, batch, shard, self._longest)
+        if not careful:
+            yield _together(batch, found)
+            return
+        with Careful(self._jobs.rows, batch, shard.number) as at:
+            yield _one_by_one(batch, found, at)
 
     def _answers(
         self, groups: Iterator["_Group"], payer: Payer, deadline: float | None
-    ) -> Iterator[tuple[Sequence[tuple[Line, lines.Request]], list[Answered]]]:
+    ) -> Generator[tuple[Sequence[tuple[Line, lines.Request]], list[Answered]], None, None]:
         """Groups and their answers in order. While the engine has one, the next is read and the one before written."""
         under_way: deque[tuple[_Group, Future[list[Answered]]]] = deque()
         with ThreadPoolExecutor(2, "lines") as pool:
@@ -156,7 +164,13 @@ def _too_long(line: Line, longest: int) -> Answered:
     return Answered.refused(errors.BODY_TOO_LARGE.error(n=line.end - line.offset, limit=longest))
 
 
-def _groups(batch: Batch, found: Iterator[Line]) -> Iterator[_Group]:
+def _one_by_one(batch: Batch, found: Iterator[Line], at: Careful) -> Iterator[_Group]:
+    for line in found:
+        dead = not at.begin(line.offset)
+        yield _Group(batch.id, [(line, lines.request(line))], dead=dead, alone=True)
+
+
+def _together(batch: Batch, found: Iterator[Line]) -> Iterator[_Group]:
     group: list[tuple[Line, lines.Request]] = []
     for line in found:
         group.append((line, lines.request(line)))

@@ -10,7 +10,6 @@ import boto3
 import pytest
 
 from handler import store
-from handler.batches import careful
 from handler.batches import shard as executing
 from handler.batches.bucket import Bucket
 from handler.batches.done import Done
@@ -18,16 +17,11 @@ from handler.batches.jobs import Jobs
 from handler.batches.queue import PLAN, Shards, Steps
 from handler.batches.results import Results
 from handler.batches.rows import new_id
-from handler.bulk import Answered, Bulk, Payer
+from handler.bulk import Answered, Payer
 from handler.contract.batches import Batch
 from handler.events.shards import Pointers
 from handler.store import StoreUnavailableError
-from tests.batches.works import Works, line
-
-
-class KilledError(BaseException):
-    """The function ends here, and nothing of it is left."""
-
+from tests.batches.works import KilledError, Works, line, survive
 
 # Each call that leaves a trace outside: before it and after it are all the instants at which a function can end.
 INSTANTS = {
@@ -66,18 +60,6 @@ def kill(monkeypatch: pytest.MonkeyPatch) -> Callable[[type, str, bool, int], li
         return ended
 
     return kill
-
-
-def survive(works: Works, most: int = 200) -> None:
-    """Deliver until nothing is left; of a call that ends the function nothing is acknowledged."""
-    for _ in range(most):
-        try:
-            done = works.deliver()
-        except KilledError:
-            continue
-        if not done and not works.plans.messages() and not works.shards.messages():
-            return
-    raise AssertionError("it does not come to an end")
 
 
 def check(works: Works, batch: Batch, count: int = 40) -> None:
@@ -234,63 +216,3 @@ def test_a_store_that_is_away_for_a_while_costs_time_alone(works: Works, store: 
             patch.setattr(kind, name, flaky(getattr(kind, name)))
         survive(works)
     check(works, batch)
-
-
-# A line that ends whoever executes it
-
-
-@pytest.fixture
-def poison(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of texts that say so. What ends a process takes nothing back."""
-    answer, leave = executing.Worker._answer, careful.Careful.__exit__
-
-    def dying(self: executing.Worker, group: Any, payer: Payer, deadline: float | None) -> list[Answered]:
-        if not group.dead and any(asked.body["input"] == "poison" for _, asked in group.lines):
-            raise KilledError
-        return answer(self, group, payer, deadline)
-
-    def leaving(self: careful.Careful, kind: Any, *rest: Any) -> None:
-        if kind not in (KilledError, GeneratorExit):
-            leave(self, kind, *rest)
-
-    monkeypatch.setattr(executing.Worker, "_answer", dying)
-    monkeypatch.setattr(careful.Careful, "__exit__", leaving)
-
-
-@pytest.mark.usefixtures("poison")
-@pytest.mark.parametrize("bad", [[7], [0, 3, 9]])
-def test_a_shard_that_ends_its_function_loses_no_line_but_those_that_do(works: Works, bad: list[int]) -> None:
-    batch = works.submit(line(str(n), "poison" if n in bad else "the quick brown fox") for n in range(20))
-    survive(works)
-    done = works.ended(works.jobs.get(works.account, batch.id))
-    assert done.batch.status == "completed"
-    assert {*done.output} == {str(n) for n in range(20) if n not in bad}
-    assert {*done.errors} == {str(n) for n in bad}
-    for each in done.errors.values():
-        assert each["response"]["status_code"] == 500
-        assert each["response"]["body"]["error"]["type"] == "server_error"
-    assert works.billed() == (done.tokens, 20 - len(bad))
-
-
-@pytest.mark.parametrize("bad", [[7], [0, 19]])
-def test_a_line_that_fails_for_good_without_ending_its_function_is_its_own_error(
-    works: Works, bad: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    accept = Bulk._accept
-
-    def failing(self: Bulk, body: Any) -> Any:
-        if body["input"] == "poison":
-            raise RuntimeError("not to be told")
-        return accept(self, body)
-
-    monkeypatch.setattr(Bulk, "_accept", failing)
-    batch = works.submit(line(str(n), "poison" if n in bad else "the quick brown fox") for n in range(20))
-    survive(works)
-    done = works.ended(works.jobs.get(works.account, batch.id))
-    assert {*done.output} == {str(n) for n in range(20) if n not in bad}
-    assert {*done.errors} == {str(n) for n in bad}
-    for each in done.errors.values():
-        request = each["response"]["request_id"]
-        assert request in each["response"]["body"]["error"]["message"]
-        assert "not to be told" not in str(each)
-    assert works.billed() == (done.tokens, 20 - len(bad))

@@ -35,6 +35,10 @@ def line(custom_id: str, text: Any = "the quick brown fox", **body: Any) -> byte
     )
 
 
+class KilledError(BaseException):
+    """The function ends here, and nothing of it is left."""
+
+
 @dataclass
 class Ended:
     """A batch that has ended, and the lines of its files by their custom_id."""
@@ -137,3 +141,15 @@ def _deliver(queue: Queue, door: Pointers) -> int:
             queue.delete(message)
             done += 1
     return done
+
+
+def survive(works: Works, most: int = 200) -> None:
+    """Deliver until nothing is left; of a call that ends the function nothing is acknowledged."""
+    for _ in range(most):
+        try:
+            done = works.deliver()
+        except KilledError:
+            continue
+        if not done and not works.plans.messages() and not works.shards.messages():
+            return
+    raise AssertionError("it does not come to an end")
