@@ -11,9 +11,9 @@ from heapq import nsmallest
 from handler.batches import lines
 from handler.batches.bucket import Bucket, GoneError, work
 from handler.batches.duplicates import Names
-from handler.batches.jobs import Jobs
 from handler.batches.lines import FaultError, Line
 from handler.batches.queue import Shard, Shards
+from handler.batches.results import Results
 from handler.contract import errors
 from handler.contract.batches import (
     DUPLICATE,
@@ -31,6 +31,7 @@ from handler.settings import Settings
 
 log = logging.getLogger(__name__)
 
+_STALLED_S = 3600  # one that waits longer has another sent, which does nothing where it only waited
 _RANGE = struct.Struct("<QQQ")  # begin, end and lines of a shard, in the plan's object
 
 
@@ -79,8 +80,9 @@ class Bounds:
 class Planner:
     """Plans batches whose files lie in the bucket. `models`: those that are served."""
 
-    def __init__(self, jobs: Jobs, bucket: Bucket, queue: Shards, models: Models, bounds: Bounds) -> None:
-        self._jobs, self._bucket, self._queue, self._models, self._bounds = jobs, bucket, queue, models, bounds
+    def __init__(self, results: Results, queue: Shards, models: Models, bounds: Bounds) -> None:
+        self._jobs, self._bucket, self._done = results.jobs, results.bucket, results.done
+        self._queue, self._models, self._bounds = queue, models, bounds
 
     def plan(self, batch: Batch) -> Batch | None:
         """The batch `in_progress` with its first shards sent; None where it has failed or is in another state. Done
@@ -100,14 +102,19 @@ class Planner:
             batch = planned or self._jobs.get(batch.account, batch.id)
         if batch.status != "in_progress" or batch.ends is not None:
             return None
-        self._queue.send(first(self._bucket, batch))
+        self._send(batch, self._done.due(batch))
         return batch
 
+    def resume(self, batch: Batch) -> None:
+        """Send what of a batch has lost its message or has ended among the dead letters: its shards whose turn has
+        long been. Raises StoreUnavailableError."""
+        if batch.status == "in_progress":
+            self._send(batch, self._done.due(batch, self._jobs.clock() - _STALLED_S))
 
-def first(bucket: Bucket, batch: Batch) -> list[Shard]:
-    """The first shards of a batch that is planned, as many as may be out."""
-    assert batch.shards is not None  # noqa: S101  (it is planned)
-    return list(shards(bucket, batch, 0, min(batch.at_once, batch.shards)))
+    def _send(self, batch: Batch, due: list[int]) -> None:
+        if due:
+            found = shards(self._bucket, batch, due[0], due[-1] + 1)
+            self._queue.send([each for each in found if each.number in due])
 
 
 def shards(bucket: Bucket, batch: Batch, start: int, end: int) -> Iterator[Shard]:

@@ -25,7 +25,7 @@ class Results:
 
     def __init__(self, jobs: Jobs, bucket: Bucket, ledger: Ledger) -> None:
         self.jobs, self.bucket, self._ledger = jobs, bucket, ledger
-        self.done = Done(jobs.rows)
+        self.done = Done(jobs.rows, jobs.clock)
 
     def settle(self, batch: Batch, number: int, told: Mapping[str, str]) -> None:
         """Record and count a result by what is `told` of it, any number of times: once it counts. Raises
