@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from heapq import nsmallest
 
-from handler.batches import lines
+from handler.batches import cost, lines
 from handler.batches.bucket import Bucket, GoneError, work
 from handler.batches.duplicates import Names
 from handler.batches.lines import FaultError, Line
@@ -162,7 +162,9 @@ class _Reading:
         self._limits = any((bounds.requests, bounds.inputs, bounds.bytes))
         self._known: dict[str, str | None] = {}  # a name that lines have → the model's id, None for no model
         self._inputs = 0
+        self._model = models.all[0]
         self._start = self._end = self._lines = self._in_shard = 0
+        self._attention = 0.0  # of the lines in the shard, in bytes
 
     def take(self, line: Line) -> None:
         plan = self.plan
@@ -179,7 +181,8 @@ class _Reading:
         self._inputs += inputs
         if self._limits:
             self._limit()
-        self._cut(line, inputs)
+        attention = cost.attention(self._model, line.end - line.offset, asked.body, inputs) if asked.body else 0.0
+        self._cut(line, inputs, attention)
 
     def end(self) -> Plan:
         plan = self.plan
@@ -213,16 +216,19 @@ class _Reading:
                 self.plan.faults, self.is_over = [fault], True
                 return
 
-    def _cut(self, line: Line, inputs: int) -> None:
-        """A shard takes lines while its bytes and inputs, by which its tokens and its result are bounded, are few."""
-        full = line.end - self._start > self._bounds.shard or self._in_shard + inputs > MAX_INPUTS
+    def _cut(self, line: Line, inputs: int, attention: float) -> None:
+        """A shard takes lines while what they cost is little, by which its time is bounded, and their bytes and inputs,
+        by which its result is."""
+        costs = line.end - self._start + self._attention + attention
+        full = costs > self._bounds.shard or self._in_shard + inputs > MAX_INPUTS
         if self._lines and full:
             self._close()
         if not self._lines:
             self._start = line.offset
         self._end, self._lines, self._in_shard = line.end, self._lines + 1, self._in_shard + inputs
+        self._attention += attention
 
     def _close(self) -> None:
         if self._lines:
             self.plan.ranges.extend((self._start, self._end, self._lines))
-        self._lines = self._in_shard = 0
+        self._lines, self._in_shard, self._attention = 0, 0, 0.0

@@ -10,9 +10,9 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from handler.batches import lines, plan
+from handler.batches import cost, lines, plan
 from handler.batches.bucket import GoneError
-from handler.batches.careful import Careful
+from handler.batches.careful import Careful, Fate
 from handler.batches.done import Progress
 from handler.batches.lines import Line
 from handler.batches.queue import CLOSE, FINISH, Shard, Shards, Steps
@@ -130,8 +130,10 @@ class Worker:
     def _answer(self, group: "_Group", payer: Payer, deadline: float | None) -> list[Answered]:
         if deadline is not None and time.monotonic() >= deadline:
             raise DeadlineError
-        if group.dead:
+        if group.fate is Fate.DEAD:
             return [_failed(group, line) for line, _ in group.lines]
+        if group.fate is Fate.LATE:
+            return [_too_late(line, deadline) for line, _ in group.lines]
         readable = [asked.body for _, asked in group.lines if asked.body is not None]
         try:
             answers = iter(self._embed(readable, payer, deadline) if readable else [])
@@ -147,17 +149,22 @@ class Worker:
 
 @dataclass(frozen=True)
 class _Group:
-    """Lines that go to the engine together; `alone`: one of which nothing else may be under way beside it, `dead`: that
-    has ended the function before."""
+    """Lines that go to the engine together; `alone`: one beside which nothing else may be under way, and
+    whose `fate` is known."""
 
     batch: str
     lines: Sequence[tuple[Line, lines.Request]]
-    dead: bool = False
+    fate: Fate = Fate.OPEN
     alone: bool = False
 
 
 def _failed(group: _Group, line: Line) -> Answered:
     return Answered.refused(errors.UNFORESEEN.error(id=f"req_{lines.named(group.batch, line.offset)}"))
+
+
+def _too_late(line: Line, deadline: float | None) -> Answered:
+    tokens, seconds = (line.end - line.offset) // cost.TOKEN, 0.0 if deadline is None else deadline - time.monotonic()
+    return Answered.refused(errors.DEADLINE.error(n=f"About {tokens}", s=max(1, round(seconds))))
 
 
 def _too_long(line: Line, longest: int) -> Answered:
@@ -166,8 +173,7 @@ def _too_long(line: Line, longest: int) -> Answered:
 
 def _one_by_one(batch: Batch, found: Iterator[Line], at: Careful) -> Iterator[_Group]:
     for line in found:
-        dead = not at.begin(line.offset)
-        yield _Group(batch.id, [(line, lines.request(line))], dead=dead, alone=True)
+        yield _Group(batch.id, [(line, lines.request(line))], at.begin(line.offset), alone=True)
 
 
 def _together(batch: Batch, found: Iterator[Line]) -> Iterator[_Group]:

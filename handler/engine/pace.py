@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 # A text costs as much as its tokens, and for each token the attention to all the others: measured on bge-m3's geometry
 # (hidden 1,024), 671 tokens a second at 512 tokens and 152 at 8,192, so that 1.7 · hidden others cost as much as one
 # token more. Beside that a run costs some tokens however short its texts are (336 a second at 8 tokens, 937 at 128).
-_ATTENTION = 1.7
+ATTENTION = 1.7
 _RUN = 16.0
 
 _MEMORY = 0.98  # of what was measured before, with each run that is measured: some fifty runs
@@ -27,7 +27,7 @@ class Pace:
         most: float = math.inf,
     ) -> None:
         """`together`: tokens that texts may have which share a run; `most`: requests that may be taken at once."""
-        self._company, self._together, self._clock, self._most = _ATTENTION * hidden, together, clock, most
+        self._company, self._together, self._clock, self._most = ATTENTION * hidden, together, clock, most
         self._cost = self._seconds = self._last = 0.0
         self._taken: list[float] = []
         self._lock = threading.Lock()

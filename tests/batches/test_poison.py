@@ -19,7 +19,7 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> None:
     answer, leave = executing.Worker._answer, careful.Careful.__exit__
 
     def dying(self: executing.Worker, group: Any, payer: Payer, deadline: float | None) -> list[Answered]:
-        if not group.dead and any(asked.body["input"] == "poison" for _, asked in group.lines):
+        if group.fate is careful.Fate.OPEN and any(asked.body["input"] == "poison" for _, asked in group.lines):
             raise KilledError
         return answer(self, group, payer, deadline)
 
@@ -95,3 +95,34 @@ def test_a_line_that_there_was_no_time_or_no_store_for_has_not_ended_its_functio
         gc.enable()
     works.until_quiet()
     works.whole(batch, map(str, range(5)))
+
+
+def test_a_line_that_takes_longer_than_there_is_is_its_own_error_and_the_others_are_done(
+    works: Works, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line that costs as much as a shard is a shard, or the first of one: it has had all the time, twice."""
+    embed = Bulk.answer
+
+    def slow(self: Bulk, bodies: Any, payer: Payer, deadline: float | None = None) -> list[Answered]:
+        if any(body["input"] == "slow" for body in bodies):
+            raise DeadlineError
+        return embed(self, bodies, payer, deadline)
+
+    monkeypatch.setattr(Bulk, "answer", slow)
+    works.deploy(works.config)
+    batch = works.submit(line(str(n), "slow" if n == 0 else "the quick brown fox") for n in range(20))
+    survive(works)
+    done = works.ended(batch)
+    assert {*done.output} == {str(n) for n in range(1, 20)}
+    assert done.errors["0"]["response"]["status_code"] == 504
+    assert done.errors["0"]["response"]["body"]["error"]["code"] == "deadline_exceeded"
+    assert works.billed() == (done.tokens, 19)
+
+
+def test_a_line_for_which_others_left_no_time_is_not_late(works: Works) -> None:
+    batch = works.submit([line("1"), line("2")])
+    for _ in range(3):
+        at = careful.Careful(works.rows, batch, 0)
+        with at:
+            assert [at.begin(0), at.begin(300)] == [careful.Fate.OPEN] * 2
+            at.__exit__(DeadlineError, DeadlineError(), None)
