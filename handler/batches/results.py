@@ -27,13 +27,13 @@ class Results:
         self.jobs, self.bucket, self._ledger = jobs, bucket, ledger
         self.done = Done(jobs.rows, jobs.clock)
 
-    def settle(self, batch: Batch, number: int, told: Mapping[str, str]) -> None:
-        """Record and count a result by what is `told` of it, any number of times: once it counts. Raises
-        StoreUnavailableError."""
+    def settle(self, batch: Batch, number: int, told: Mapping[str, str]) -> bool:
+        """Record and count a result by what is `told` of it, any number of times: once it counts. Whether it was now.
+        Raises StoreUnavailableError."""
         counts = Counts(**{name: int(told[name]) for name in Counts.__dataclass_fields__})
         if counts.completed:
             self._ledger.write(_record(batch, number, counts, told))
-        self.done.count(batch, number, counts)
+        return self.done.count(batch, number, counts)
 
     def told(self, batch: Batch, number: int) -> Mapping[str, str] | None:
         """What is told of a result that is there."""

@@ -59,12 +59,13 @@ class Worker:
                 self._steps.try_send(batch, CLOSE)
             return
         progress = self._results.done.progress(batch, shard.number)
+        follows = progress is Progress.DONE  # whoever has counted it may have ended before it sent the next
         if progress is Progress.OPEN:
             told = self._results.told(batch, shard.number)
             if told is None:
                 told = self._execute(batch, shard, deadline, careful=received >= _CAREFUL)
-            self._results.settle(batch, shard.number, told)
-        if progress is not Progress.FOLLOWED:
+            follows = self._results.settle(batch, shard.number, told)
+        if follows:
             self._follow(batch, shard)
         now = self._jobs.get(batch.account, batch.id)
         if now.status == "in_progress" and now.done == now.shards:

@@ -1,5 +1,6 @@
 """Batches whose functions are killed, whose events come twice and in disorder, whose stores are away for a while."""
 
+import json
 import random
 import time
 from collections.abc import Callable
@@ -99,12 +100,15 @@ def test_every_event_delivered_twice_and_in_any_order_changes_nothing(works: Wor
 
 
 def test_events_that_come_twice_send_no_more_shards_than_there_are(works: Works) -> None:
-    """Of three generations of shards and more, each would have twice as many messages as the one before."""
+    """Of three generations of shards and more, each would have twice as many messages as the one before. Of a plan that
+    comes twice the first are out twice, and no others."""
     batch = works.submit(line(str(n)) for n in range(100))
+    [plan] = works.plans.messages()
+    works.planner({"Records": [plan]}, None)
     works.plans.deliver(works.planner)
-    delivered = 0
+    delivered = -works.config.batch_shards_at_once
     while messages := works.shards.messages():
-        assert len(messages) <= works.config.batch_shards_at_once
+        assert len(messages) <= 2 * works.config.batch_shards_at_once
         for message in messages:
             for _ in range(2):
                 assert works.executor({"Records": [message]}, None) == {"batchItemFailures": []}
@@ -113,6 +117,26 @@ def test_events_that_come_twice_send_no_more_shards_than_there_are(works: Works)
     works.until_quiet()
     check(works, batch, 100)
     assert delivered == works.jobs.get(works.account, batch.id).shards
+
+
+def test_of_two_that_execute_a_shard_at_once_the_one_who_counts_it_sends_the_next(works: Works) -> None:
+    batch = works.submit(line(str(n)) for n in range(100))
+    works.plans.deliver(works.planner)
+    first, *_ = works.shards.messages()
+    settle = Results.settle
+
+    def quicker(self: Results, *told: Any) -> bool:
+        assert works.executor({"Records": [first]}, None) == {"batchItemFailures": []}
+        return settle(self, *told)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Results, "settle", _once(quicker, settle))
+        assert works.executor({"Records": [first]}, None) == {"batchItemFailures": []}
+    works.shards.delete(first)
+    numbers = [json.loads(message["body"])["number"] for message in works.shards.messages()]
+    assert sorted(numbers) == [1, 2, 3]
+    works.until_quiet()
+    check(works, batch, 100)
 
 
 def test_shards_that_are_out_are_followed_as_their_plan_has_it_whatever_the_setting_is_now(works: Works) -> None:
