@@ -61,15 +61,17 @@ class Bucket:
         except GoneError:
             return None
 
-    def put_new(self, key: str, body: "bytes | IO[bytes]", told: Mapping[str, str]) -> bool:
-        """Write an object where there is none; False where there is. A second attempt, after a lost answer, finds
-        its own there: what is there, and not who has put it, is what counts."""
+    def put_new(self, key: str, body: "bytes | IO[bytes]", told: Mapping[str, str]) -> Mapping[str, str]:
+        """Write an object where there is none, and this of it; what is told of the one that is there then. A second
+        attempt, after a lost answer, finds its own there: what is there, and not who has put it, is what counts."""
         try:
             with self.told():
                 self.client().put_object(Bucket=self.name, Key=key, Body=body, Metadata=dict(told), IfNoneMatch="*")
         except GoneError:
-            return False
-        return True
+            if (found := self.head(key)) is None:
+                raise
+            return found
+        return told
 
     def _chunks(self, body: Any) -> Iterator[bytes]:
         with store.answering(self.name):

@@ -1,8 +1,9 @@
 """The shards that are done: a row each, and counted in their batch's own, in one transaction."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
+from math import inf
 from typing import Any
 
 from handler import store
@@ -32,8 +33,8 @@ class Counts:
 class Done:
     """The done shards of all batches. Every call raises StoreUnavailableError where DynamoDB cannot be reached."""
 
-    def __init__(self, rows: Rows) -> None:
-        self._rows = rows
+    def __init__(self, rows: Rows, clock: Callable[[], float]) -> None:
+        self._rows, self._clock = rows, clock
 
     def progress(self, batch: Batch, shard: int) -> Progress:
         row = self._rows.get(_partition(batch), _number(shard))
@@ -57,10 +58,23 @@ class Done:
         for row in self._rows.pages(_partition(batch)):
             yield int(row["sk"]["S"]), Counts(**{name: int(row[name]["N"]) for name in Counts.__dataclass_fields__})
 
+    def due(self, batch: Batch, since: float = inf) -> list[int]:
+        """The shards of a batch that is planned whose turn it is, in order, where that was so before `since`: of each
+        chain, in which one sends the next, the first that is not done."""
+        assert batch.shards is not None  # noqa: S101  (it is planned)
+        planned = float(batch.times["in_progress_at"])
+        turns = [(number, planned) for number in range(min(batch.at_once, batch.shards))]
+        for row in self._rows.pages(_partition(batch)):
+            number = int(row["sk"]["S"])
+            if number == turns[number % batch.at_once][0]:
+                turns[number % batch.at_once] = number + batch.at_once, float(row["at"]["N"])
+        return sorted(number for number, at in turns if number < batch.shards and at < since)
+
     def count(self, batch: Batch, shard: int, counts: Counts) -> bool:
         """A shard is done: noted and counted, whoever else attempts it. Whether it was us."""
         numbers = {name: {"N": str(value)} for name, value in vars(counts).items()}
-        row = {"pk": {"S": _partition(batch)}, "sk": {"S": _number(shard)}, **numbers, "ttl": kept(batch)}
+        row = {"pk": {"S": _partition(batch)}, "sk": {"S": _number(shard)}, **numbers}
+        row |= {"at": {"N": f"{self._clock():.3f}"}, "ttl": kept(batch)}
         adds = {name: numbers[name] for name in ("completed", "failed", "tokens")} | {"done": {"N": "1"}}
         update: dict[str, Any] = {
             "Key": batch_key(batch.account, batch.id),

@@ -10,7 +10,7 @@ from handler.batches import plan
 from handler.batches.bucket import result, work
 from handler.batches.jobs import Jobs
 from handler.batches.join import OutOfTimeError, Piece, join
-from handler.batches.queue import CLOSE, FINISH, PLAN, Shard, Steps
+from handler.batches.queue import CLOSE, FINISH, PLAN, RESUME, Shard, Steps
 from handler.batches.results import Results
 from handler.batches.rows import new_id
 from handler.contract.batches import CANCELLED, EXPIRED, FINAL, Batch
@@ -122,9 +122,9 @@ class Overdue:
 
 
 def _next(batch: Batch, now: float) -> str | None:
-    """What an open batch waits for, other than its shards."""
+    """What an open batch may wait for."""
     if batch.status == "cancelling" or (batch.ends is not None and batch.status != "finalizing"):
         return CLOSE
     if batch.status == "validating":
         return PLAN if now - batch.created_at > _LOST_S else None
-    return FINISH if batch.done == batch.shards else None
+    return FINISH if batch.done == batch.shards else RESUME

@@ -13,7 +13,9 @@ from handler.contract.batches import ENDPOINT, MISSING, NOT_JSON, TOO_LONG, WRON
 
 BOM = b"\xef\xbb\xbf"
 _DEEP = 100  # brackets: fewer cannot be too deep for the strict reader
-_TOKEN = re.compile(rb'"((?:[^"\\]|\\.)*)"|[{}\[\]]', re.DOTALL)
+# Possessive, or each character would be remembered at which a string may end otherwise; and a string need not be
+# closed, or where a head ends in one, it would be begun again at each quote in it.
+_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?+|[{}\[\]]', re.DOTALL)
 
 
 class FaultError(Exception):

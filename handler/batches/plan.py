@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from heapq import nsmallest
 
-from handler.batches import lines
+from handler.batches import cost, lines
 from handler.batches.bucket import Bucket, GoneError, work
 from handler.batches.duplicates import Names
-from handler.batches.jobs import Jobs
 from handler.batches.lines import FaultError, Line
 from handler.batches.queue import Shard, Shards
+from handler.batches.results import Results
 from handler.contract import errors
 from handler.contract.batches import (
     DUPLICATE,
@@ -31,6 +31,7 @@ from handler.settings import Settings
 
 log = logging.getLogger(__name__)
 
+_STALLED_S = 3600  # one that waits longer has another sent, which does nothing where it only waited
 _RANGE = struct.Struct("<QQQ")  # begin, end and lines of a shard, in the plan's object
 
 
@@ -46,6 +47,10 @@ class Plan:
     @property
     def shards(self) -> int:
         return len(self.ranges) // 3
+
+    def told(self) -> dict[str, str]:
+        """What is written of the plan's object: of two attempts that cut otherwise, it is the one that is there."""
+        return {"model": self.model, "total": str(self.total), "shards": str(self.shards)}
 
     def dumps(self) -> bytes:
         return b"".join(_RANGE.pack(*self.ranges[place : place + 3]) for place in range(0, len(self.ranges), 3))
@@ -75,8 +80,9 @@ class Bounds:
 class Planner:
     """Plans batches whose files lie in the bucket. `models`: those that are served."""
 
-    def __init__(self, jobs: Jobs, bucket: Bucket, queue: Shards, models: Models, bounds: Bounds) -> None:
-        self._jobs, self._bucket, self._queue, self._models, self._bounds = jobs, bucket, queue, models, bounds
+    def __init__(self, results: Results, queue: Shards, models: Models, bounds: Bounds) -> None:
+        self._jobs, self._bucket, self._done = results.jobs, results.bucket, results.done
+        self._queue, self._models, self._bounds = queue, models, bounds
 
     def plan(self, batch: Batch) -> Batch | None:
         """The batch `in_progress` with its first shards sent; None where it has failed or is in another state. Done
@@ -90,19 +96,25 @@ class Planner:
             if found.faults:
                 self._jobs.fail(batch, tuple(found.faults))
                 return None
-            self._bucket.put_new(_plan(batch, etag), found.dumps(), {})
-            planned = self._jobs.plan(batch, found.model, etag, found.total, found.shards, self._queue.at_once)
+            told = self._bucket.put_new(_plan(batch, etag), found.dumps(), found.told())
+            total, shards = int(told["total"]), int(told["shards"])
+            planned = self._jobs.plan(batch, told["model"], etag, total, shards, self._queue.at_once)
             batch = planned or self._jobs.get(batch.account, batch.id)
         if batch.status != "in_progress" or batch.ends is not None:
             return None
-        self._queue.send(first(self._bucket, batch))
+        self._send(batch, self._done.due(batch))
         return batch
 
+    def resume(self, batch: Batch) -> None:
+        """Send what of a batch has lost its message or has ended among the dead letters: its shards whose turn has
+        long been. Raises StoreUnavailableError."""
+        if batch.status == "in_progress":
+            self._send(batch, self._done.due(batch, self._jobs.clock() - _STALLED_S))
 
-def first(bucket: Bucket, batch: Batch) -> list[Shard]:
-    """The first shards of a batch that is planned, as many as may be out."""
-    assert batch.shards is not None  # noqa: S101  (it is planned)
-    return list(shards(bucket, batch, 0, min(batch.at_once, batch.shards)))
+    def _send(self, batch: Batch, due: list[int]) -> None:
+        if due:
+            found = shards(self._bucket, batch, due[0], due[-1] + 1)
+            self._queue.send([each for each in found if each.number in due])
 
 
 def shards(bucket: Bucket, batch: Batch, start: int, end: int) -> Iterator[Shard]:
@@ -150,7 +162,9 @@ class _Reading:
         self._limits = any((bounds.requests, bounds.inputs, bounds.bytes))
         self._known: dict[str, str | None] = {}  # a name that lines have → the model's id, None for no model
         self._inputs = 0
+        self._model = models.all[0]
         self._start = self._end = self._lines = self._in_shard = 0
+        self._attention = 0.0  # of the lines in the shard, in bytes
 
     def take(self, line: Line) -> None:
         plan = self.plan
@@ -167,7 +181,8 @@ class _Reading:
         self._inputs += inputs
         if self._limits:
             self._limit()
-        self._cut(line, inputs)
+        attention = cost.attention(self._model, line.end - line.offset, asked.body, inputs) if asked.body else 0.0
+        self._cut(line, inputs, attention)
 
     def end(self) -> Plan:
         plan = self.plan
@@ -201,16 +216,19 @@ class _Reading:
                 self.plan.faults, self.is_over = [fault], True
                 return
 
-    def _cut(self, line: Line, inputs: int) -> None:
-        """A shard takes lines while its bytes and inputs, by which its tokens and its result are bounded, are few."""
-        full = line.end - self._start > self._bounds.shard or self._in_shard + inputs > MAX_INPUTS
+    def _cut(self, line: Line, inputs: int, attention: float) -> None:
+        """A shard takes lines while what they cost is little, by which its time is bounded, and their bytes and inputs,
+        by which its result is."""
+        costs = line.end - self._start + self._attention + attention
+        full = costs > self._bounds.shard or self._in_shard + inputs > MAX_INPUTS
         if self._lines and full:
             self._close()
         if not self._lines:
             self._start = line.offset
         self._end, self._lines, self._in_shard = line.end, self._lines + 1, self._in_shard + inputs
+        self._attention += attention
 
     def _close(self) -> None:
         if self._lines:
             self.plan.ranges.extend((self._start, self._end, self._lines))
-        self._lines = self._in_shard = 0
+        self._lines, self._in_shard, self._attention = 0, 0, 0.0

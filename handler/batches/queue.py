@@ -11,7 +11,7 @@ from handler.contract.batches import Batch
 
 log = logging.getLogger(__name__)
 
-PLAN, CLOSE, FINISH = "plan", "close", "finish"
+PLAN, RESUME, CLOSE, FINISH = "plan", "resume", "close", "finish"
 _SENT = 10  # messages of a call (SQS developer guide)
 
 
@@ -29,7 +29,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Step:
-    """What is to be done with a batch: PLAN, CLOSE or FINISH."""
+    """What is to be done with a batch: PLAN, RESUME, CLOSE or FINISH."""
 
     account: str
     batch: str

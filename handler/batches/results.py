@@ -25,15 +25,15 @@ class Results:
 
     def __init__(self, jobs: Jobs, bucket: Bucket, ledger: Ledger) -> None:
         self.jobs, self.bucket, self._ledger = jobs, bucket, ledger
-        self.done = Done(jobs.rows)
+        self.done = Done(jobs.rows, jobs.clock)
 
-    def settle(self, batch: Batch, number: int, told: Mapping[str, str]) -> None:
-        """Record and count a result by what is `told` of it, any number of times: once it counts. Raises
-        StoreUnavailableError."""
+    def settle(self, batch: Batch, number: int, told: Mapping[str, str]) -> bool:
+        """Record and count a result by what is `told` of it, any number of times: once it counts. Whether it was now.
+        Raises StoreUnavailableError."""
         counts = Counts(**{name: int(told[name]) for name in Counts.__dataclass_fields__})
         if counts.completed:
             self._ledger.write(_record(batch, number, counts, told))
-        self.done.count(batch, number, counts)
+        return self.done.count(batch, number, counts)
 
     def told(self, batch: Batch, number: int) -> Mapping[str, str] | None:
         """What is told of a result that is there."""
@@ -43,12 +43,7 @@ class Results:
         """Put a result where there is none; what is told of the one that is there then."""
         counts = {name: str(value) for name, value in vars(made.counts()).items()}
         with made.body() as body:
-            if self.bucket.put_new(result(batch, number), body, counts | dict(facts)):
-                return counts | dict(facts)
-        found = self.told(batch, number)
-        if found is None:
-            raise GoneError(result(batch, number))
-        return found
+            return self.bucket.put_new(result(batch, number), body, counts | dict(facts))
 
     def unreached(self, batch: Batch, shard: Shard, why: Unreached, longest: int) -> None:
         """A shard that nobody will execute: each of its lines says why. Where an attempt has a result, that counts."""

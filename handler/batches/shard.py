@@ -4,14 +4,15 @@ its result, unless another's is there."""
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from handler.batches import lines, plan
+from handler.batches import cost, lines, plan
 from handler.batches.bucket import GoneError
-from handler.batches.careful import Careful
+from handler.batches.careful import Careful, Fate
 from handler.batches.done import Progress
 from handler.batches.lines import Line
 from handler.batches.queue import CLOSE, FINISH, Shard, Shards, Steps
@@ -59,12 +60,13 @@ class Worker:
                 self._steps.try_send(batch, CLOSE)
             return
         progress = self._results.done.progress(batch, shard.number)
+        follows = progress is Progress.DONE  # whoever has counted it may have ended before it sent the next
         if progress is Progress.OPEN:
             told = self._results.told(batch, shard.number)
             if told is None:
                 told = self._execute(batch, shard, deadline, careful=received >= _CAREFUL)
-            self._results.settle(batch, shard.number, told)
-        if progress is not Progress.FOLLOWED:
+            follows = self._results.settle(batch, shard.number, told)
+        if follows:
             self._follow(batch, shard)
         now = self._jobs.get(batch.account, batch.id)
         if now.status == "in_progress" and now.done == now.shards:
@@ -84,26 +86,33 @@ class Worker:
         payer = self._payer(batch)
         with Made(batch) as made:
             try:
-                found = read(self._bucket, batch, shard, self._longest)
-                groups = self._one_by_one(batch, shard, found) if careful else _groups(batch, found)
-                for group, answers in self._answers(groups, payer, deadline):
-                    for (line, asked), answer in zip(group, answers, strict=True):
-                        made.answered(line, asked.custom_id, answer.status, answer.body, answer.tokens)
+                with (
+                    self._groups(batch, shard, careful=careful) as groups,
+                    closing(self._answers(groups, payer, deadline)) as answered,
+                ):
+                    for group, answers in answered:
+                        for (line, asked), answer in zip(group, answers, strict=True):
+                            made.answered(line, asked.custom_id, answer.status, answer.body, answer.tokens)
             except GoneError:
                 log.error("the file of batch %s has changed or gone: shard %d has failed", batch.id, shard.number)
                 made.lost(shard.lines)
             facts = {"model": str(batch.model), "key_id": payer.caller.key_id, "price": f"{payer.price:f}"}
             return self._results.put(batch, shard.number, made, facts)
 
-    def _one_by_one(self, batch: Batch, shard: Shard, found: Iterator[Line]) -> Iterator["_Group"]:
-        with Careful(self._jobs.rows, batch, shard.number) as careful:
-            for line in found:
-                dead = not careful.begin(line.offset)
-                yield _Group(batch.id, [(line, lines.request(line))], dead=dead, alone=True)
+    @contextmanager
+    def _groups(self, batch: Batch, shard: Shard, *, careful: bool) -> Iterator[Iterator["_Group"]]:
+        """The lines of a shard, whose line under way is taken back as soon as the block ends, not once whatever still
+        refers to it has been collected."""
+        found = read(self._bucket, batch, shard, self._longest)
+        if not careful:
+            yield _together(batch, found)
+            return
+        with Careful(self._jobs.rows, batch, shard.number) as at:
+            yield _one_by_one(batch, found, at)
 
     def _answers(
         self, groups: Iterator["_Group"], payer: Payer, deadline: float | None
-    ) -> Iterator[tuple[Sequence[tuple[Line, lines.Request]], list[Answered]]]:
+    ) -> Generator[tuple[Sequence[tuple[Line, lines.Request]], list[Answered]], None, None]:
         """Groups and their answers in order. While the engine has one, the next is read and the one before written."""
         under_way: deque[tuple[_Group, Future[list[Answered]]]] = deque()
         with ThreadPoolExecutor(2, "lines") as pool:
@@ -123,8 +132,10 @@ class Worker:
     def _answer(self, group: "_Group", payer: Payer, deadline: float | None) -> list[Answered]:
         if deadline is not None and time.monotonic() >= deadline:
             raise DeadlineError
-        if group.dead:
+        if group.fate is Fate.DEAD:
             return [_failed(group, line) for line, _ in group.lines]
+        if group.fate is Fate.LATE:
+            return [_too_late(line, deadline) for line, _ in group.lines]
         readable = [asked.body for _, asked in group.lines if asked.body is not None]
         try:
             answers = iter(self._embed(readable, payer, deadline) if readable else [])
@@ -140,12 +151,12 @@ class Worker:
 
 @dataclass(frozen=True)
 class _Group:
-    """Lines that go to the engine together; `alone`: one of which nothing else may be under way beside it, `dead`: that
-    has ended the function before."""
+    """Lines that go to the engine together; `alone`: one beside which nothing else may be under way, and
+    whose `fate` is known."""
 
     batch: str
     lines: Sequence[tuple[Line, lines.Request]]
-    dead: bool = False
+    fate: Fate = Fate.OPEN
     alone: bool = False
 
 
@@ -153,11 +164,21 @@ def _failed(group: _Group, line: Line) -> Answered:
     return Answered.refused(errors.UNFORESEEN.error(id=f"req_{lines.named(group.batch, line.offset)}"))
 
 
+def _too_late(line: Line, deadline: float | None) -> Answered:
+    tokens, seconds = (line.end - line.offset) // cost.TOKEN, 0.0 if deadline is None else deadline - time.monotonic()
+    return Answered.refused(errors.DEADLINE.error(n=f"About {tokens}", s=max(1, round(seconds))))
+
+
 def _too_long(line: Line, longest: int) -> Answered:
     return Answered.refused(errors.BODY_TOO_LARGE.error(n=line.end - line.offset, limit=longest))
 
 
-def _groups(batch: Batch, found: Iterator[Line]) -> Iterator[_Group]:
+def _one_by_one(batch: Batch, found: Iterator[Line], at: Careful) -> Iterator[_Group]:
+    for line in found:
+        yield _Group(batch.id, [(line, lines.request(line))], at.begin(line.offset), alone=True)
+
+
+def _together(batch: Batch, found: Iterator[Line]) -> Iterator[_Group]:
     group: list[tuple[Line, lines.Request]] = []
     for line in found:
         group.append((line, lines.request(line)))

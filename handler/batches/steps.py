@@ -1,11 +1,11 @@
-"""What is done with a message of the queue of plans: a batch is planned, closed or finished."""
+"""What is done with a message of the queue of plans: a batch is planned, resumed, closed or finished."""
 
 from collections.abc import Callable
 
 from handler.batches.finish import Finisher
 from handler.batches.jobs import Jobs
 from handler.batches.plan import Planner
-from handler.batches.queue import CLOSE, FINISH, PLAN, Step
+from handler.batches.queue import CLOSE, FINISH, PLAN, RESUME, Step
 from handler.contract.batches import FINAL
 
 
@@ -23,6 +23,8 @@ class Taker:
         closing = batch.status == "cancelling" or batch.ends is not None
         if step.do == PLAN and not closing:
             self._planner.plan(batch)
+        elif step.do == RESUME and not closing:
+            self._planner.resume(batch)
         elif step.do == CLOSE and closing:
             self._finisher.close(batch, is_over)
         elif step.do == FINISH:

@@ -47,7 +47,7 @@ def plans(config: Settings, ledger: Ledger, late: Late, jobs: Jobs | None = None
     settings.required(config, *_NEEDED)
     served = Models(models.of_layer(manifest.load(Path(config.model_dir)), config))
     results, bounds = _results(config, ledger, jobs), Bounds.of(config)
-    planner = Planner(results.jobs, results.bucket, _shards(config), served, bounds)
+    planner = Planner(results, _shards(config), served, bounds)
     taker = Taker(results.jobs, planner, Finisher(results, _steps(config), bounds.line, late))
 
     def take(text: str, _received: int, deadline: float | None) -> None:

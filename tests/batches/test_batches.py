@@ -2,16 +2,12 @@
 
 import base64
 import json
-import time
 from decimal import Decimal
 from typing import Any
 
 import numpy as np
 import pytest
 
-from handler import store
-from handler.batches.finish import Overdue
-from handler.batches.queue import Steps
 from handler.contract.errors import ApiError
 from handler.contract.limits import Limits
 from tests.batches.works import MODEL, Works, line
@@ -182,29 +178,6 @@ def test_a_completed_batch_cannot_be_cancelled(works: Works) -> None:
         works.desk.cancel(works.account, done.id)
     assert (refused.value.status, refused.value.problem.code) == (400, "batch_not_cancellable")
     assert refused.value.message == "Cannot cancel a batch with status 'completed'."
-
-
-def test_a_batch_whose_time_is_up_expires_with_what_it_has_done(works: Works) -> None:
-    batch = works.submit(line(str(n)) for n in range(60))
-    works.deliver()
-    works.clock = lambda: time.time() + 86401
-    Overdue(works.jobs, Steps(store.queues, works.plans.url))()
-    assert works.jobs.get(works.account, batch.id).status == "in_progress"
-    done = works.end(batch)
-    assert done.batch.status == "expired"
-    assert 0 < len(done.output) < 60
-    assert {*done.output} | {*done.errors} == {str(n) for n in range(60)}
-    assert {each["error"]["code"] for each in done.errors.values()} == {"batch_expired"}
-    assert works.billed() == (done.tokens, len(done.output))
-
-
-def test_a_lost_message_is_sent_again_by_the_hour(works: Works) -> None:
-    batch = works.submit([line("1")])
-    for message in works.plans.messages():
-        works.plans.delete(message)
-    works.clock = lambda: time.time() + 3600
-    Overdue(works.jobs, Steps(store.queues, works.plans.url))()
-    assert works.end(batch).batch.status == "completed"
 
 
 # Limits

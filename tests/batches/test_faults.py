@@ -1,5 +1,6 @@
 """Batches whose functions are killed, whose events come twice and in disorder, whose stores are away for a while."""
 
+import json
 import random
 import time
 from collections.abc import Callable
@@ -10,28 +11,23 @@ import boto3
 import pytest
 
 from handler import store
-from handler.batches import careful
 from handler.batches import shard as executing
+from handler.batches.bucket import Bucket
 from handler.batches.done import Done
 from handler.batches.jobs import Jobs
 from handler.batches.queue import PLAN, Shards, Steps
 from handler.batches.results import Results
 from handler.batches.rows import new_id
-from handler.bulk import Answered, Bulk
+from handler.bulk import Answered
 from handler.contract.batches import Batch
-from handler.events import passes
 from handler.events.shards import Pointers
 from handler.payers import Payer
 from handler.store import StoreUnavailableError
-from tests.batches.works import Works, line
-
-
-class KilledError(BaseException):
-    """The function ends here, and nothing of it is left."""
-
+from tests.batches.works import KilledError, Works, line, survive
 
 # Each call that leaves a trace outside: before it and after it are all the instants at which a function can end.
 INSTANTS = {
+    "put": (Bucket, "put_new"),
     "result": (Results, "put"),
     "settled": (Results, "settle"),
     "counted": (Done, "count"),
@@ -68,18 +64,6 @@ def kill(monkeypatch: pytest.MonkeyPatch) -> Callable[[type, str, bool, int], li
     return kill
 
 
-def survive(works: Works, most: int = 200) -> None:
-    """Deliver until nothing is left; of a call that ends the function nothing is acknowledged."""
-    for _ in range(most):
-        try:
-            done = works.deliver()
-        except KilledError:
-            continue
-        if not done and not works.plans.messages() and not works.shards.messages():
-            return
-    raise AssertionError("it does not come to an end")
-
-
 def check(works: Works, batch: Batch, count: int = 40) -> None:
     works.whole(batch, map(str, range(count)))
 
@@ -91,7 +75,7 @@ def test_a_function_that_ends_at_any_instant_costs_no_line_and_no_token(
 ) -> None:
     kind, name = INSTANTS[instant]
     batch = works.submit(line(str(n)) for n in range(40))
-    ended = kill(kind, name, after, 2 if name not in ("plan", "finalize", "end") else 1000)
+    ended = kill(kind, name, after, 2 if name not in ("plan", "finalize", "end", "put_new") else 1000)
     survive(works)
     assert ended[0] > 0
     check(works, batch)
@@ -117,12 +101,15 @@ def test_every_event_delivered_twice_and_in_any_order_changes_nothing(works: Wor
 
 
 def test_events_that_come_twice_send_no_more_shards_than_there_are(works: Works) -> None:
-    """Of three generations of shards and more, each would have twice as many messages as the one before."""
+    """Of three generations of shards and more, each would have twice as many messages as the one before. Of a plan that
+    comes twice the first are out twice, and no others."""
     batch = works.submit(line(str(n)) for n in range(100))
+    [plan] = works.plans.messages()
+    works.planner({"Records": [plan]}, None)
     works.plans.deliver(works.planner)
-    delivered = 0
+    delivered = -works.config.batch_shards_at_once
     while messages := works.shards.messages():
-        assert len(messages) <= works.config.batch_shards_at_once
+        assert len(messages) <= 2 * works.config.batch_shards_at_once
         for message in messages:
             for _ in range(2):
                 assert works.executor({"Records": [message]}, None) == {"batchItemFailures": []}
@@ -133,11 +120,30 @@ def test_events_that_come_twice_send_no_more_shards_than_there_are(works: Works)
     assert delivered == works.jobs.get(works.account, batch.id).shards
 
 
+def test_of_two_that_execute_a_shard_at_once_the_one_who_counts_it_sends_the_next(works: Works) -> None:
+    batch = works.submit(line(str(n)) for n in range(100))
+    works.plans.deliver(works.planner)
+    first, *_ = works.shards.messages()
+    settle = Results.settle
+
+    def quicker(self: Results, *told: Any) -> bool:
+        assert works.executor({"Records": [first]}, None) == {"batchItemFailures": []}
+        return settle(self, *told)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Results, "settle", _once(quicker, settle))
+        assert works.executor({"Records": [first]}, None) == {"batchItemFailures": []}
+    works.shards.delete(first)
+    numbers = [json.loads(message["body"])["number"] for message in works.shards.messages()]
+    assert sorted(numbers) == [1, 2, 3]
+    works.until_quiet()
+    check(works, batch, 100)
+
+
 def test_shards_that_are_out_are_followed_as_their_plan_has_it_whatever_the_setting_is_now(works: Works) -> None:
     batch = works.submit(line(str(n)) for n in range(60))
     works.plans.deliver(works.planner)
-    config = replace(works.config, batch_shards_at_once=2 * works.config.batch_shards_at_once)
-    works.executor = Pointers(passes.shards(config, works.service, works.jobs))
+    works.deploy(replace(works.config, batch_shards_at_once=2 * works.config.batch_shards_at_once))
     works.until_quiet()
     check(works, batch, 60)
 
@@ -168,6 +174,20 @@ def test_a_plan_that_came_to_nothing_is_not_that_of_the_file_that_is_there_now(
     boto3.client("s3").put_object(**put, Body=b"".join(line(str(n)) for n in range(40)))
     survive(works)
     check(works, made)
+
+
+@pytest.mark.parametrize("shard_bytes", [700, 6000], ids=["smaller", "larger"])
+def test_a_plan_of_two_attempts_that_cut_otherwise_is_the_first_ones(
+    works: Works, kill: Callable[[type, str, bool, int], list[int]], shard_bytes: int
+) -> None:
+    """The function ends with its plan in the bucket, and the stack is updated before it comes again."""
+    batch = works.submit(line(str(n)) for n in range(60))
+    kill(Jobs, "plan", False, 1000)
+    with pytest.raises(KilledError):
+        works.deliver()
+    works.deploy(replace(works.config, batch_shard_bytes=shard_bytes))
+    survive(works)
+    check(works, batch, 60)
 
 
 def test_two_attempts_at_a_shard_that_disagree_leave_one_result_and_its_record(works: Works) -> None:
@@ -221,63 +241,3 @@ def test_a_store_that_is_away_for_a_while_costs_time_alone(works: Works, store: 
             patch.setattr(kind, name, flaky(getattr(kind, name)))
         survive(works)
     check(works, batch)
-
-
-# A line that ends whoever executes it
-
-
-@pytest.fixture
-def poison(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of texts that say so. What ends a process takes nothing back."""
-    answer, leave = executing.Worker._answer, careful.Careful.__exit__
-
-    def dying(self: executing.Worker, group: Any, payer: Payer, deadline: float | None) -> list[Answered]:
-        if not group.dead and any(asked.body["input"] == "poison" for _, asked in group.lines):
-            raise KilledError
-        return answer(self, group, payer, deadline)
-
-    def leaving(self: careful.Careful, kind: Any, *rest: Any) -> None:
-        if kind not in (KilledError, GeneratorExit):
-            leave(self, kind, *rest)
-
-    monkeypatch.setattr(executing.Worker, "_answer", dying)
-    monkeypatch.setattr(careful.Careful, "__exit__", leaving)
-
-
-@pytest.mark.usefixtures("poison")
-@pytest.mark.parametrize("bad", [[7], [0, 3, 9]])
-def test_a_shard_that_ends_its_function_loses_no_line_but_those_that_do(works: Works, bad: list[int]) -> None:
-    batch = works.submit(line(str(n), "poison" if n in bad else "the quick brown fox") for n in range(20))
-    survive(works)
-    done = works.ended(works.jobs.get(works.account, batch.id))
-    assert done.batch.status == "completed"
-    assert {*done.output} == {str(n) for n in range(20) if n not in bad}
-    assert {*done.errors} == {str(n) for n in bad}
-    for each in done.errors.values():
-        assert each["response"]["status_code"] == 500
-        assert each["response"]["body"]["error"]["type"] == "server_error"
-    assert works.billed() == (done.tokens, 20 - len(bad))
-
-
-@pytest.mark.parametrize("bad", [[7], [0, 19]])
-def test_a_line_that_fails_for_good_without_ending_its_function_is_its_own_error(
-    works: Works, bad: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    accept = Bulk._accept
-
-    def failing(self: Bulk, body: Any) -> Any:
-        if body["input"] == "poison":
-            raise RuntimeError("not to be told")
-        return accept(self, body)
-
-    monkeypatch.setattr(Bulk, "_accept", failing)
-    batch = works.submit(line(str(n), "poison" if n in bad else "the quick brown fox") for n in range(20))
-    survive(works)
-    done = works.ended(works.jobs.get(works.account, batch.id))
-    assert {*done.output} == {str(n) for n in range(20) if n not in bad}
-    assert {*done.errors} == {str(n) for n in bad}
-    for each in done.errors.values():
-        request = each["response"]["request_id"]
-        assert request in each["response"]["body"]["error"]["message"]
-        assert "not to be told" not in str(each)
-    assert works.billed() == (done.tokens, 20 - len(bad))

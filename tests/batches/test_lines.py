@@ -1,6 +1,9 @@
 """Lines of a batch's file: whatever a file has, each good line is read, and each bad one is told."""
 
 import json
+import time
+import tracemalloc
+from contextlib import nullcontext
 
 import pytest
 
@@ -88,6 +91,30 @@ def test_a_line_for_which_the_file_fails(raw: bytes, code: str, param: str | Non
     with pytest.raises(FaultError) as failed:
         lines.request(line(raw))
     assert (failed.value.fault.code, failed.value.param) == (code, param)
+
+
+@pytest.mark.parametrize(
+    ("rest", "custom_id"),
+    [
+        (b'"' + b"x" * (1 << 23), None),
+        (b'"' + b'\\"' * (1 << 16), None),
+        (b'"' + b'\\"' * (1 << 16) + b"\\", None),
+        (b'"' + b'\\"' * (1 << 16) + b'", "custom_id": "a\\"b"', 'a"b'),
+    ],
+    ids=["characters", "quotes", "half a quote", "behind"],
+)
+def test_the_head_of_a_long_line_is_searched_in_the_memory_and_time_of_reading_it(
+    rest: bytes, custom_id: str | None
+) -> None:
+    """A planner has 1 GB and 15 minutes. Of 128 KB of quotes each would be the begin of a string to the end."""
+    head = lines.Line(1, 0, 1 << 30, b'{"body": ' + rest, cut=True)
+    tracemalloc.start()
+    began = time.perf_counter()
+    with nullcontext() if custom_id else pytest.raises(FaultError):
+        assert lines.request(head).custom_id == custom_id
+    assert time.perf_counter() - began < 1
+    assert tracemalloc.get_traced_memory()[1] < 4 * len(head.raw)
+    tracemalloc.stop()
 
 
 def test_a_lone_surrogate_is_read_as_the_http_door_reads_it() -> None:

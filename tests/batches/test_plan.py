@@ -130,6 +130,26 @@ def test_a_shard_has_no_more_inputs_than_a_request_but_for_one_line(models: Mode
     assert list(found.ranges[2::3]) == [2, 2, 2, 1]
 
 
+def test_a_shard_costs_no_more_than_its_time_whatever_the_length_of_its_texts(model: Model, models: Models) -> None:
+    """What a text costs grows with the square of its length."""
+    texts = {"short": "a" * 500, "long": "a" * 4 * model.context, "longer than is read": "a" * 40 * model.context}
+    company = 1.7 * model.dimensions
+    for name, text in texts.items():
+        size = len(line("1", text))
+        each = size * (1 + min(size / 4, model.context) / company)
+        found = read(models, *(line("1", text) for _ in range(40)), shard=round(6.5 * each))
+        assert {*found.ranges[2::3]} == {6, 4}, name
+
+
+def test_texts_that_share_a_line_cost_what_each_does(model: Model, models: Models) -> None:
+    size, text = 4 * model.context, "a" * 4 * model.context
+    company = 1.7 * model.dimensions
+    one = size * (1 + model.context / company)
+    for texts in ([text] * 3, [text, "a", text, text]):
+        found = read(models, *(line("1", texts) for _ in range(9)), shard=round(7 * one))
+        assert {*found.ranges[2::3]} == {2, 1}
+
+
 def test_names_on_disk_are_compared_as_those_in_memory() -> None:
     chance = random.Random(1)
     with Names() as names:

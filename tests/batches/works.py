@@ -35,6 +35,10 @@ def line(custom_id: str, text: Any = "the quick brown fox", **body: Any) -> byte
     )
 
 
+class KilledError(BaseException):
+    """The function ends here, and nothing of it is left."""
+
+
 @dataclass
 class Ended:
     """A batch that has ended, and the lines of its files by their custom_id."""
@@ -67,9 +71,14 @@ class Works:
         self.jobs = Jobs(self.rows, lambda: self.clock())
         self.files = Files(self.rows, Bucket(store.s3, self.config.results_bucket))
         self.desk = Desk(self.jobs, self.files, Steps(store.queues, self.plans.url), lambda: self.clock())
-        ledger = Ledger(store.ledger, self.config.usage_table, self.config.entries_table)
-        self.planner = Pointers(passes.plans(self.config, ledger, lambda *told: self.late.append(told), self.jobs))
-        self.executor = Pointers(passes.shards(self.config, self.service, self.jobs))
+        self.deploy(self.config)
+
+    def deploy(self, config: Settings) -> None:
+        """Both functions with other settings; what waits in their queues stays."""
+        self.config = config
+        ledger = Ledger(store.ledger, config.usage_table, config.entries_table)
+        self.planner = Pointers(passes.plans(config, ledger, lambda *told: self.late.append(told), self.jobs))
+        self.executor = Pointers(passes.shards(config, self.service, self.jobs))
 
     def submit(self, lines: Iterable[bytes]) -> Batch:
         file = self.files.put(self.account, Upload("in.jsonl", LONGEST_S), b"".join(lines))
@@ -132,3 +141,15 @@ def _deliver(queue: Queue, door: Pointers) -> int:
             queue.delete(message)
             done += 1
     return done
+
+
+def survive(works: Works, most: int = 200) -> None:
+    """Deliver until nothing is left; of a call that ends the function nothing is acknowledged."""
+    for _ in range(most):
+        try:
+            done = works.deliver()
+        except KilledError:
+            continue
+        if not done and not works.plans.messages() and not works.shards.messages():
+            return
+    raise AssertionError("it does not come to an end")

@@ -1,0 +1,128 @@
+"""Lines that end whoever executes them, or fail for good, and those beside them, which do not."""
+
+import gc
+from typing import Any
+
+import pytest
+
+from handler.batches import careful
+from handler.batches import shard as executing
+from handler.bulk import Answered, Bulk, Payer
+from handler.engine.engine import DeadlineError
+from handler.store import StoreUnavailableError
+from tests.batches.works import KilledError, Works, line, survive
+
+
+@pytest.fixture
+def poison(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of texts that say so. What ends a process takes nothing back."""
+    answer, leave = executing.Worker._answer, careful.Careful.__exit__
+
+    def dying(self: executing.Worker, group: Any, payer: Payer, deadline: float | None) -> list[Answered]:
+        if group.fate is careful.Fate.OPEN and any(asked.body["input"] == "poison" for _, asked in group.lines):
+            raise KilledError
+        return answer(self, group, payer, deadline)
+
+    def leaving(self: careful.Careful, kind: Any, *rest: Any) -> None:
+        if kind not in (KilledError, GeneratorExit):
+            leave(self, kind, *rest)
+
+    monkeypatch.setattr(executing.Worker, "_answer", dying)
+    monkeypatch.setattr(careful.Careful, "__exit__", leaving)
+
+
+@pytest.mark.usefixtures("poison")
+@pytest.mark.parametrize("bad", [[7], [0, 3, 9]])
+def test_a_shard_that_ends_its_function_loses_no_line_but_those_that_do(works: Works, bad: list[int]) -> None:
+    batch = works.submit(line(str(n), "poison" if n in bad else "the quick brown fox") for n in range(20))
+    survive(works)
+    done = works.ended(works.jobs.get(works.account, batch.id))
+    assert done.batch.status == "completed"
+    assert {*done.output} == {str(n) for n in range(20) if n not in bad}
+    assert {*done.errors} == {str(n) for n in bad}
+    for each in done.errors.values():
+        assert each["response"]["status_code"] == 500
+        assert each["response"]["body"]["error"]["type"] == "server_error"
+    assert works.billed() == (done.tokens, 20 - len(bad))
+
+
+@pytest.mark.parametrize("bad", [[7], [0, 19]])
+def test_a_line_that_fails_for_good_without_ending_its_function_is_its_own_error(
+    works: Works, bad: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accept = Bulk._accept
+
+    def failing(self: Bulk, body: Any) -> Any:
+        if body["input"] == "poison":
+            raise RuntimeError("not to be told")
+        return accept(self, body)
+
+    monkeypatch.setattr(Bulk, "_accept", failing)
+    batch = works.submit(line(str(n), "poison" if n in bad else "the quick brown fox") for n in range(20))
+    survive(works)
+    done = works.ended(works.jobs.get(works.account, batch.id))
+    assert {*done.output} == {str(n) for n in range(20) if n not in bad}
+    assert {*done.errors} == {str(n) for n in bad}
+    for each in done.errors.values():
+        request = each["response"]["request_id"]
+        assert request in each["response"]["body"]["error"]["message"]
+        assert "not to be told" not in str(each)
+    assert works.billed() == (done.tokens, 20 - len(bad))
+
+
+@pytest.mark.parametrize("wrong", [DeadlineError, StoreUnavailableError])
+def test_a_line_that_there_was_no_time_or_no_store_for_has_not_ended_its_function(
+    works: Works, wrong: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The line under way is taken back by then, whatever still refers to it."""
+    batch = works.submit(line(str(n)) for n in range(5))
+    works.plans.deliver(works.planner)
+    [message] = works.shards.messages()
+    message["attributes"]["ApproximateReceiveCount"] = "3"
+    answer, calls = executing.Worker._answer, iter(range(100))
+
+    def failing(self: executing.Worker, group: Any, payer: Payer, deadline: float | None) -> list[Answered]:
+        if next(calls) == 2:
+            raise wrong
+        return answer(self, group, payer, deadline)
+
+    monkeypatch.setattr(executing.Worker, "_answer", failing)
+    gc.disable()
+    try:
+        assert works.executor({"Records": [message]}, None)["batchItemFailures"]
+        assert works.executor({"Records": [message]}, None) == {"batchItemFailures": []}
+    finally:
+        gc.enable()
+    works.until_quiet()
+    works.whole(batch, map(str, range(5)))
+
+
+def test_a_line_that_takes_longer_than_there_is_is_its_own_error_and_the_others_are_done(
+    works: Works, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line that costs as much as a shard is a shard, or the first of one: it has had all the time, twice."""
+    embed = Bulk.answer
+
+    def slow(self: Bulk, bodies: Any, payer: Payer, deadline: float | None = None) -> list[Answered]:
+        if any(body["input"] == "slow" for body in bodies):
+            raise DeadlineError
+        return embed(self, bodies, payer, deadline)
+
+    monkeypatch.setattr(Bulk, "answer", slow)
+    works.deploy(works.config)
+    batch = works.submit(line(str(n), "slow" if n == 0 else "the quick brown fox") for n in range(20))
+    survive(works)
+    done = works.ended(batch)
+    assert {*done.output} == {str(n) for n in range(1, 20)}
+    assert done.errors["0"]["response"]["status_code"] == 504
+    assert done.errors["0"]["response"]["body"]["error"]["code"] == "deadline_exceeded"
+    assert works.billed() == (done.tokens, 19)
+
+
+def test_a_line_for_which_others_left_no_time_is_not_late(works: Works) -> None:
+    batch = works.submit([line("1"), line("2")])
+    for _ in range(3):
+        at = careful.Careful(works.rows, batch, 0)
+        with at:
+            assert [at.begin(0), at.begin(300)] == [careful.Fate.OPEN] * 2
+            at.__exit__(DeadlineError, DeadlineError(), None)
