@@ -91,20 +91,27 @@ class Messages:
     def _settle(self, asked: _Asked, answer: Answered) -> bool:
         """Answer, then record. Whether both are done."""
         try:
-            self._send(asked, answer)
-            if answer.status == 200 and self._record(asked, answer) is Outcome.REUSED:
+            record = self._record(asked, answer)
+            if record is None:
+                self._send(asked, answer)
+            elif record.work.identity is not None and self._ledger.is_reused(record):
                 self._send(asked, Answered.refused(errors.KEY_REUSED.error(param="id")))
+            else:
+                self._send(asked, answer)
+                if self._ledger.write(record) is Outcome.REUSED:  # since we looked: but its answer has left
+                    self._ledger.settle(record)
         except store.StoreUnavailableError as error:
             log.error("message %s comes again: %s", asked.id, error)
             return False
         return True
 
-    def _record(self, asked: _Asked, answer: Answered) -> Outcome:
+    def _record(self, asked: _Asked, answer: Answered) -> Record | None:
+        """What is to be billed; None for what is refused."""
         payer = asked.payer
-        assert payer is not None  # noqa: S101  (it has been answered)
+        if payer is None or answer.status != 200:
+            return None
         caller, model = payer.caller, self._service.models.all[0].id
-        record = Record(asked.work, asked.message.account, caller.key_id, model, answer.tokens, 1, payer.price)
-        return self._ledger.write(record)
+        return Record(asked.work, asked.message.account, caller.key_id, model, answer.tokens, 1, payer.price)
 
     def _send(self, asked: _Asked, answer: Answered) -> None:
         """Put the line of an answer where it is to go: an object named after the work, or a message, which is a pointer

@@ -180,6 +180,7 @@ RIGHTS = {
     "Work": {
         ("dynamodb:GetItem", "Keys", "Arn"),
         ("dynamodb:Scan", "Keys", "Arn"),
+        ("dynamodb:GetItem", "Entries", "Arn"),
         ("dynamodb:PutItem", "Entries", "Arn"),
         *((f"sqs:{action}", "Messages", "Arn") for action in TAKES),
         ("sqs:SendMessage", "MessagesDeadLetters", "Arn"),
