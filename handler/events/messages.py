@@ -4,8 +4,12 @@ and each is answered, recorded and acknowledged for itself, in this order."""
 import hashlib
 import json
 import logging
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from handler import store
@@ -28,16 +32,19 @@ log = logging.getLogger(__name__)
 
 _LARGEST = 1 << 20  # bytes of a message (SQS developer guide)
 _ATTRIBUTE = 250  # characters of a reason
+_ALONE = 3  # times that a message has come
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """A message with who pays for it, and the piece of work that it is; `answer`: what it gets without the engine."""
+    """A message that has come so often, and the piece of work that it is; `payer`: who pays for it, or else `answer`:
+    what it gets without the engine."""
 
     id: str
+    received: int
     message: Message
     work: Work
-    payer: Payer | None
+    payer: Payer | None = None
     answer: Answered | None = None
 
 
@@ -50,60 +57,53 @@ class Messages:
 
     def __call__(self, event: dict[str, Any], context: Any) -> dict[str, list[dict[str, str]]]:
         until = deadline.of(context)
+        seconds = inf if until is None else until - time.monotonic()
         failed: list[str] = []
-        asked = [found for each in event["Records"] if (found := self._read(each, failed))]
-        ready = [each for each in asked if each.answer is None and each.payer is not None]
-        pairs = [(each.message.body, each.payer) for each in ready if each.payer is not None]
-        try:
-            answers = iter(self._service.bulk.answer_each(pairs, until) if pairs else [])
-            for each in asked:
-                answer = each.answer if each.answer is not None else next(answers)
-                if answer is None or answer.again or not self._settle(each, answer):
-                    failed.append(each.id)
-        except Exception as error:  # the engine's; its message may hold what was sent
-            log.error("%d messages come again: %s", len(asked), type(error).__name__)
-            failed = [each["messageId"] for each in event["Records"]]
+        asked: list[_Asked] = []
+        for record in event["Records"]:
+            with _for_itself(record["messageId"], failed):
+                if (found := self._read(record)) is not None:
+                    asked.append(found)
+        for group in _groups(asked):
+            pairs = ((each.message.body, each.payer) for each in group if each.payer is not None)
+            answers = self._service.bulk.answer_each(pairs, until, seconds)
+            for each in group:
+                answer = each.answer or next(answers)
+                with _for_itself(each.id, failed):
+                    self._settle(each, answer)
         return {"batchItemFailures": [{"itemIdentifier": each} for each in failed]}
 
-    def _read(self, record: dict[str, Any], failed: list[str]) -> _Asked | None:
-        """What a message asks for; None where it is dealt with: laid among the dead letters, or to come again."""
+    def _read(self, record: dict[str, Any]) -> _Asked | None:
+        """What a message asks for; None where it lies among the dead letters."""
         name = record["messageId"]
         try:
             message = messages.read(record["body"], self._config.results_bucket, self._config.result_destinations)
         except UnreadableError as error:
             log.error("message %s is dead: %s", name, error)
-            if not self._bury(record["body"], str(error)):
-                failed.append(name)
+            self._bury(record["body"], str(error))
             return None
         came = datetime.fromtimestamp(int(record["attributes"]["SentTimestamp"]) / 1000, UTC)
-        work = _work(message, name, came)
+        asked = _Asked(name, int(record["attributes"]["ApproximateReceiveCount"]), message, _work(message, name, came))
         if message.fault is not None:
-            return _Asked(name, message, work, None, Answered.refused(message.fault))
+            return replace(asked, answer=Answered.refused(message.fault))
         try:
-            return _Asked(name, message, work, self._service.pays(message.account, message.key_id, came))
+            return replace(asked, payer=self._service.pays(message.account, message.key_id, came))
         except ApiError as error:
-            return _Asked(name, message, work, None, Answered.refused(error))
-        except store.StoreUnavailableError as error:
-            log.error("message %s comes again: %s", name, error)
-            failed.append(name)
-            return None
+            return replace(asked, answer=Answered.refused(error))
 
-    def _settle(self, asked: _Asked, answer: Answered) -> bool:
-        """Answer, then record. Whether both are done."""
-        try:
-            record = self._record(asked, answer)
-            if record is None:
-                self._send(asked, answer)
-            elif record.work.identity is not None and self._ledger.is_reused(record):
-                self._send(asked, Answered.refused(errors.KEY_REUSED.error(param="id")))
-            else:
-                self._send(asked, answer)
-                if self._ledger.write(record) is Outcome.REUSED:  # since we looked: but its answer has left
-                    self._ledger.settle(record)
-        except store.StoreUnavailableError as error:
-            log.error("message %s comes again: %s", asked.id, error)
-            return False
-        return True
+    def _settle(self, asked: _Asked, answer: Answered | Exception) -> None:
+        """Answer, then record."""
+        if isinstance(answer, Exception):
+            raise answer
+        record = self._record(asked, answer)
+        if record is None:
+            self._send(asked, answer)
+        elif record.work.identity is not None and self._ledger.is_reused(record):
+            self._send(asked, Answered.refused(errors.KEY_REUSED.error(param="id")))
+        else:
+            self._send(asked, answer)
+            if self._ledger.write(record) is Outcome.REUSED:  # since we looked: but its answer has left
+                self._ledger.settle(record)
 
     def _record(self, asked: _Asked, answer: Answered) -> Record | None:
         """What is to be billed; None for what is refused."""
@@ -134,18 +134,31 @@ class Messages:
         with store.answering("a queue of answers"):
             store.queues().send_message(QueueUrl=url, MessageBody=text)
 
-    def _bury(self, text: str, reason: str) -> bool:
-        """Lay a message among the dead letters; False where that cannot be done: then it gets there in its own time."""
+    def _bury(self, text: str, reason: str) -> None:
+        """Lay a message among the dead letters. Raises StoreUnavailableError: then it gets there in its own time."""
         if not (url := self._config.dead_messages_queue):
-            return False
+            raise store.StoreUnavailableError("there is no queue of dead letters")
         told = {"reason": {"DataType": "String", "StringValue": reason[:_ATTRIBUTE]}}
-        try:
-            with store.answering("the queue of dead letters"):
-                store.queues().send_message(QueueUrl=url, MessageBody=text, MessageAttributes=told)
-        except store.StoreUnavailableError as error:
-            log.error("a dead message stays: %s", error)
-            return False
-        return True
+        with store.answering("the queue of dead letters"):
+            store.queues().send_message(QueueUrl=url, MessageBody=text, MessageAttributes=told)
+
+
+@contextmanager
+def _for_itself(name: str, failed: list[str]) -> Iterator[None]:
+    """Whatever comes in the way of a message is no other's: it alone comes again."""
+    try:
+        yield
+    except Exception as error:
+        ours = isinstance(error, store.StoreUnavailableError | ApiError)  # any other may hold what was sent
+        log.error("message %s comes again: %s", name, error if ours else type(error).__name__)
+        failed.append(name)
+
+
+def _groups(asked: list[_Asked]) -> list[list[_Asked]]:
+    """Who is given to the engine together. What has come in vain twice goes first, when there is all the time, and
+    alone: it may be what keeps the others from being answered."""
+    alone = [[each] for each in asked if each.received >= _ALONE]
+    return [*alone, [each for each in asked if each.received < _ALONE]]
 
 
 def _work(message: Message, name: str, came: datetime) -> Work:
