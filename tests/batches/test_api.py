@@ -102,6 +102,16 @@ def test_under_one_idempotency_key_a_batch_is_made_once(client: openai.OpenAI, f
     assert len(client.batches.list().data) == 1
 
 
+def test_a_batch_is_found_under_its_idempotency_key_when_its_file_is_gone(client: openai.OpenAI, file: str) -> None:
+    headers = {"Idempotency-Key": uuid.uuid4().hex}
+    first = begin(client, file, extra_headers=headers)
+    client.files.delete(file)
+    assert begin(client, file, extra_headers=headers).id == first.id
+    with pytest.raises(openai.BadRequestError) as reused:
+        begin(client, file, metadata={"a": "b"}, extra_headers=headers)
+    assert reused.value.code == "idempotency_key_reused"
+
+
 KEPT = "output_expires_after[seconds]"
 
 
