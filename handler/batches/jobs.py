@@ -186,6 +186,7 @@ def _row(batch: Batch) -> Row:
         **{name: {"S": getattr(batch, name)} for name in _WORDS},
         **{name: {"N": str(getattr(batch, name))} for name in _NUMBERS},
         "metadata": {"S": json.dumps(batch.metadata)},
+        "etag": {"S": batch.etag},
         "ttl": kept(batch),
     }
 
