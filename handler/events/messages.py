@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _LARGEST = 1 << 20  # bytes of a message (SQS developer guide)
+_REFUSED = ("InvalidParameterValue", "InvalidMessageContents")  # of a message's length, and of its characters
 _ATTRIBUTE = 250  # characters of a reason
 _ALONE = 3  # times that a message has come
 
@@ -118,8 +119,7 @@ class Messages:
         to such an object where it would be too large."""
         message, place, work = asked.message, asked.message.place, asked.work
         line = lines.answered(message.id or asked.id, work.id, message.custom_id, answer.status, answer.body)
-        if place.queue and len(line) <= _LARGEST:
-            self._queue(place.queue, line.decode())
+        if place.queue and len(line) <= _LARGEST and self._is_taken(place.queue, line.decode()):
             return
         bucket, prefix = place.bucket or self._config.results_bucket, place.prefix
         prefix = prefix if place.bucket else f"out/{message.account}/messages/"
@@ -133,6 +133,19 @@ class Messages:
     def _queue(self, url: str, text: str) -> None:
         with store.answering("a queue of answers"):
             store.queues().send_message(QueueUrl=url, MessageBody=text)
+
+    def _is_taken(self, url: str, text: str) -> bool:
+        """Whether a queue has taken an answer; not, where its messages may not be so long, or hold such characters."""
+        from botocore.exceptions import ClientError
+
+        try:
+            self._queue(url, text)
+        except store.StoreUnavailableError as error:
+            cause = error.__cause__
+            if isinstance(cause, ClientError) and cause.response["Error"]["Code"] in _REFUSED:
+                return False
+            raise
+        return True
 
     def _bury(self, text: str, reason: str) -> None:
         """Lay a message among the dead letters. Raises StoreUnavailableError: then it gets there in its own time."""

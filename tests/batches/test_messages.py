@@ -130,6 +130,15 @@ def test_an_answer_that_is_too_large_for_a_queue_is_an_object_that_the_queue_tel
     assert len(answer["response"]["body"]["data"]) == 600
 
 
+def test_an_answer_that_the_queue_itself_does_not_take_is_such_an_object_too(post: Post) -> None:
+    client: Any = boto3.client("sqs")
+    client.set_queue_attributes(QueueUrl=post.answers.url, Attributes={"MaximumMessageSize": "1024"})
+    assert post.take(post.message(to={"queue": post.answers.url}, custom_id="q")) == []
+    [message] = post.answers.messages()
+    assert json.loads(message["body"]).keys() == {"custom_id", "result"}
+    assert (len(post.objects()), len(post.records())) == (1, 1)
+
+
 def test_a_keys_limits_hold_a_minutes_later_and_a_quota_for_good(post: Post, tables: Tables, service: Service) -> None:
     def key_id(limits: Limits) -> str:
         clear = tables.create_key(post.account, "inference", limits)
