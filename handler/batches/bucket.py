@@ -1,6 +1,6 @@
 """What batches keep in the results bucket: reading a part of an object, and writing what is not there yet.
 
-work/ACCOUNT/BATCH/plan           where its shards begin and end
+work/ACCOUNT/BATCH/plan-…         where its shards begin and end
 work/ACCOUNT/BATCH/00000007       what came of a shard: its lines of output, then its lines of errors
 work/ACCOUNT/BATCH/joined/…       such lines of many shards, where there are very many
 out/ACCOUNT/BATCH_output.jsonl    and _error.jsonl: what its owner gets

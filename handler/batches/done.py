@@ -2,10 +2,20 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Any
 
+from handler import store
 from handler.batches.rows import Rows, batch_key, kept, put_new
 from handler.contract.batches import Batch
+
+
+class Progress(Enum):
+    """How far a shard is."""
+
+    OPEN = auto()
+    DONE = auto()
+    FOLLOWED = auto()  # and the one whose turn it then was has been sent
 
 
 @dataclass(frozen=True)
@@ -25,8 +35,22 @@ class Done:
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
 
-    def has(self, batch: Batch, shard: int) -> bool:
-        return self._rows.get(_partition(batch), _number(shard)) is not None
+    def progress(self, batch: Batch, shard: int) -> Progress:
+        row = self._rows.get(_partition(batch), _number(shard))
+        if row is None:
+            return Progress.OPEN
+        return Progress.FOLLOWED if "followed" in row else Progress.DONE
+
+    def follow(self, batch: Batch, shard: int) -> None:
+        """Note of a shard that is done that the one after it has been sent."""
+        values: Any = {":true": {"BOOL": True}}
+        with store.answering(self._rows.table):
+            self._rows.client().update_item(
+                TableName=self._rows.table,
+                Key={"pk": {"S": _partition(batch)}, "sk": {"S": _number(shard)}},
+                UpdateExpression="SET followed = :true",
+                ExpressionAttributeValues=values,
+            )
 
     def of(self, batch: Batch) -> Iterator[tuple[int, Counts]]:
         """Those of a batch, in order."""

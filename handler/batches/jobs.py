@@ -100,9 +100,12 @@ class Jobs:
             raise errors.NOT_CANCELLABLE.error(status=batch.status)
         return batch
 
-    def plan(self, batch: Batch, model: str, etag: str, total: int, shards: int) -> Batch | None:
+    def plan(self, batch: Batch, model: str, etag: str, total: int, shards: int, at_once: int) -> Batch | None:
         """`in_progress`, cut into so many shards of a file with this tag; None where it is not `validating`."""
-        facts = {"model": {"S": model}, "etag": {"S": etag}, "total": {"N": str(total)}, "shards": {"N": str(shards)}}
+        numbers = {"total": total, "shards": shards, "at_once": at_once}
+        facts = {"model": {"S": model}, "etag": {"S": etag}} | {
+            name: {"N": str(value)} for name, value in numbers.items()
+        }
         return self._step(batch.account, batch.id, "in_progress", ("validating",), facts)
 
     def fail(self, batch: Batch, faults: tuple[Fault, ...]) -> bool:
@@ -205,6 +208,7 @@ def _of(row: Row) -> Batch:
         metadata=json.loads(row["metadata"]["S"]),
         etag=text(row, "etag") or "",
         shards=number(row, "shards"),
+        at_once=number(row, "at_once") or 1,
         faults=faults,
         times={name: int(row[name]["N"]) for name in row if name.endswith("_at") and name != "expires_at"},
     )

@@ -90,19 +90,19 @@ class Planner:
             if found.faults:
                 self._jobs.fail(batch, tuple(found.faults))
                 return None
-            self._bucket.put_new(work(batch, "plan"), found.dumps(), {})
-            planned = self._jobs.plan(batch, found.model, etag, found.total, found.shards)
+            self._bucket.put_new(_plan(batch, etag), found.dumps(), {})
+            planned = self._jobs.plan(batch, found.model, etag, found.total, found.shards, self._queue.at_once)
             batch = planned or self._jobs.get(batch.account, batch.id)
         if batch.status != "in_progress" or batch.ends is not None:
             return None
-        self._queue.send(first(self._bucket, batch, self._queue.at_once))
+        self._queue.send(first(self._bucket, batch))
         return batch
 
 
-def first(bucket: Bucket, batch: Batch, most: int) -> list[Shard]:
-    """The first shards of a batch that is planned."""
+def first(bucket: Bucket, batch: Batch) -> list[Shard]:
+    """The first shards of a batch that is planned, as many as may be out."""
     assert batch.shards is not None  # noqa: S101  (it is planned)
-    return list(shards(bucket, batch, 0, min(most, batch.shards)))
+    return list(shards(bucket, batch, 0, min(batch.at_once, batch.shards)))
 
 
 def shards(bucket: Bucket, batch: Batch, start: int, end: int) -> Iterator[Shard]:
@@ -110,13 +110,18 @@ def shards(bucket: Bucket, batch: Batch, start: int, end: int) -> Iterator[Shard
     if start >= end:
         return
     rest, place = b"", start
-    for chunk in bucket.read(work(batch, "plan"), start * _RANGE.size, end * _RANGE.size):
+    for chunk in bucket.read(_plan(batch, batch.etag), start * _RANGE.size, end * _RANGE.size):
         rest += chunk
         whole = len(rest) - len(rest) % _RANGE.size
         for begin, stop, count in _RANGE.iter_unpack(rest[:whole]):
             yield Shard(batch.account, batch.id, place, begin, stop, count)
             place += 1
         rest = rest[whole:]
+
+
+def _plan(batch: Batch, etag: str) -> str:
+    """Of the file with this tag: an object may have been put again since an attempt that came no further."""
+    return work(batch, "plan-" + etag.strip('"'))
 
 
 def read(chunks: Iterable[bytes], models: Models, bounds: Bounds) -> Plan:

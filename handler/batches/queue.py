@@ -37,7 +37,7 @@ class Step:
 
 
 class Shards:
-    """The queue of shards; of a batch `at_once` are out at most, each that is done sends another."""
+    """The queue of shards; of a batch that is planned now `at_once` are to be out at most."""
 
     def __init__(self, client: Callable[[], Any], url: str, at_once: int) -> None:
         self._client, self._url, self.at_once = client, url, at_once

@@ -12,6 +12,7 @@ from typing import Any
 from handler.batches import lines, plan
 from handler.batches.bucket import GoneError
 from handler.batches.careful import Careful
+from handler.batches.done import Progress
 from handler.batches.lines import Line
 from handler.batches.queue import CLOSE, FINISH, Shard, Shards, Steps
 from handler.batches.results import Made, Results, read
@@ -56,23 +57,26 @@ class Worker:
             if self._jobs.expire(batch):
                 self._steps.try_send(batch, CLOSE)
             return
-        if not self._results.done.has(batch, shard.number):
+        progress = self._results.done.progress(batch, shard.number)
+        if progress is Progress.OPEN:
             told = self._results.told(batch, shard.number)
             if told is None:
                 told = self._execute(batch, shard, deadline, careful=received >= _CAREFUL)
             self._results.settle(batch, shard.number, told)
-        self._go_on(batch, shard)
-
-    def _go_on(self, batch: Batch, shard: Shard) -> None:
-        """Send the shard whose turn it is after this one, and once all are done, what joins them. A shard that comes
-        again sends it again, unless that one is done: it cannot be known to have been sent."""
-        assert batch.shards is not None  # noqa: S101  (it is in progress)
-        following = shard.number + self._shards.at_once
-        if following < batch.shards and not self._results.done.has(batch, following):
-            self._shards.send(list(plan.shards(self._bucket, batch, following, following + 1)))
+        if progress is not Progress.FOLLOWED:
+            self._follow(batch, shard)
         now = self._jobs.get(batch.account, batch.id)
         if now.status == "in_progress" and now.done == now.shards:
             self._steps.send(batch, FINISH)
+
+    def _follow(self, batch: Batch, shard: Shard) -> None:
+        """Send the shard whose turn it is after this one, and note that: if each event that comes again sent another,
+        and that one another, there would soon be more of them than shards."""
+        assert batch.shards is not None  # noqa: S101  (it is in progress)
+        following = shard.number + batch.at_once
+        if following < batch.shards:
+            self._shards.send(list(plan.shards(self._bucket, batch, following, following + 1)))
+            self._results.done.follow(batch, shard.number)
 
     def _execute(self, batch: Batch, shard: Shard, deadline: float | None, *, careful: bool) -> Mapping[str, str]:
         """What is told of the result, ours or another's."""

@@ -69,8 +69,8 @@ CANCELLED = Unreached("batch_cancelled", "This request could not be executed bef
 @dataclass(frozen=True)
 class Batch:
     """A batch of an account. `input_key`: where its file lies; `key_id` and `key_hash`: the key that has asked for it,
-    if one has; `shards` and `done`: into how many it is cut, None before, and how many of them are done; `ends`:
-    `expired` once its time is up; `output_key` and `error_key`: where its files are to be."""
+    if one has; `shards`: into how many it is cut, None before, `at_once`: how many of them are out at most, `done`: how
+    many are done; `ends`: `expired` once its time is up; `output_key` and `error_key`: where its files are to be."""
 
     id: str
     account: str
@@ -86,6 +86,7 @@ class Batch:
     model: str | None = None
     etag: str = ""
     shards: int | None = None
+    at_once: int = 1
     done: int = 0
     total: int = 0
     completed: int = 0

@@ -1,18 +1,25 @@
 """Batches whose functions are killed, whose events come twice and in disorder, whose stores are away for a while."""
 
 import random
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import boto3
 import pytest
 
+from handler import store
 from handler.batches import careful
 from handler.batches import shard as executing
 from handler.batches.done import Done
 from handler.batches.jobs import Jobs
-from handler.batches.queue import Shards, Steps
+from handler.batches.queue import PLAN, Shards, Steps
 from handler.batches.results import Results
+from handler.batches.rows import new_id
 from handler.bulk import Answered, Bulk, Payer
+from handler.contract.batches import Batch
+from handler.events import passes
 from handler.events.shards import Pointers
 from handler.store import StoreUnavailableError
 from tests.batches.works import Works, line
@@ -28,6 +35,7 @@ INSTANTS = {
     "settled": (Results, "settle"),
     "counted": (Done, "count"),
     "sent": (Shards, "send"),
+    "followed": (Done, "follow"),
     "step": (Steps, "send"),
     "planned": (Jobs, "plan"),
     "finalizing": (Jobs, "finalize"),
@@ -71,12 +79,8 @@ def survive(works: Works, most: int = 200) -> None:
     raise AssertionError("it does not come to an end")
 
 
-def check(works: Works, batch: Any, count: int = 40) -> None:
-    done = works.ended(works.jobs.get(works.account, batch.id))
-    assert done.batch.status == "completed"
-    assert {*done.output} == {str(n) for n in range(count)}
-    assert works.billed() == (done.tokens, count)
-    assert (done.batch.completed, done.batch.tokens) == (count, done.tokens)
+def check(works: Works, batch: Batch, count: int = 40) -> None:
+    works.whole(batch, map(str, range(count)))
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
@@ -109,6 +113,60 @@ def test_every_event_delivered_twice_and_in_any_order_changes_nothing(works: Wor
             for _ in range(2):
                 assert door({"Records": [message]}, None) == {"batchItemFailures": []}
     check(works, batch)
+
+
+def test_events_that_come_twice_send_no_more_shards_than_there_are(works: Works) -> None:
+    """Of three generations of shards and more, each would have twice as many messages as the one before."""
+    batch = works.submit(line(str(n)) for n in range(100))
+    works.plans.deliver(works.planner)
+    delivered = 0
+    while messages := works.shards.messages():
+        assert len(messages) <= works.config.batch_shards_at_once
+        for message in messages:
+            for _ in range(2):
+                assert works.executor({"Records": [message]}, None) == {"batchItemFailures": []}
+            works.shards.delete(message)
+            delivered += 1
+    works.until_quiet()
+    check(works, batch, 100)
+    assert delivered == works.jobs.get(works.account, batch.id).shards
+
+
+def test_shards_that_are_out_are_followed_as_their_plan_has_it_whatever_the_setting_is_now(works: Works) -> None:
+    batch = works.submit(line(str(n)) for n in range(60))
+    works.plans.deliver(works.planner)
+    config = replace(works.config, batch_shards_at_once=2 * works.config.batch_shards_at_once)
+    works.executor = Pointers(passes.shards(config, works.service, works.jobs))
+    works.until_quiet()
+    check(works, batch, 60)
+
+
+def test_a_plan_that_came_to_nothing_is_not_that_of_the_file_that_is_there_now(
+    works: Works, bucket: str, kill: Callable[[type, str, bool, int], list[int]]
+) -> None:
+    """An object of in/ was put again, between two attempts at its plan."""
+    key = f"in/{works.account}/texts.jsonl"
+    put = {"Bucket": bucket, "Key": key}
+    boto3.client("s3").put_object(**put, Body=b"".join(line(f"before {n}") for n in range(40)))
+    now = time.time()
+    made = works.jobs.create(
+        Batch(
+            id=new_id("batch_", now),
+            account=works.account,
+            input_file_id=key,
+            input_key=key,
+            created_at=int(now),
+            expires_at=int(now) + 86400,
+            output_lasts_s=86400,
+        )
+    )
+    Steps(store.queues, works.plans.url).send(made, PLAN)
+    kill(Jobs, "plan", False, 1000)
+    with pytest.raises(KilledError):
+        works.deliver()
+    boto3.client("s3").put_object(**put, Body=b"".join(line(str(n)) for n in range(40)))
+    survive(works)
+    check(works, made)
 
 
 def test_two_attempts_at_a_shard_that_disagree_leave_one_result_and_its_record(works: Works) -> None:
@@ -155,7 +213,7 @@ def test_a_store_that_is_away_for_a_while_costs_time_alone(works: Works, store: 
     with pytest.MonkeyPatch.context() as patch:
         faulty: dict[str, list[tuple[type, str]]] = {
             "S3": [(Results, "told"), (Results, "put")],
-            "DynamoDB": [(Jobs, "find"), (Done, "count"), (Done, "has")],
+            "DynamoDB": [(Jobs, "find"), (Done, "count"), (Done, "progress")],
             "SQS": [(Shards, "send"), (Steps, "send")],
         }
         for kind, name in faulty[store]:

@@ -93,6 +93,15 @@ class Works:
         assert found.status in FINAL, found
         return Ended(found, self.lines(found, found.output_file_id), self.lines(found, found.error_file_id))
 
+    def whole(self, batch: Batch, names: Iterable[str]) -> Ended:
+        """A batch that is completed with these lines in its output, each once, and billed as they say, to the token."""
+        done, expected = self.ended(batch), {*names}
+        assert done.batch.status == "completed"
+        assert {*done.output} == expected
+        assert self.billed() == (done.tokens, len(expected))
+        assert (done.batch.completed, done.batch.tokens) == (len(expected), done.tokens)
+        return done
+
     def lines(self, batch: Batch, file_id: str | None) -> dict[str, Any]:
         if file_id is None:
             return {}
