@@ -8,9 +8,11 @@ from decimal import Decimal
 
 from handler.billing.keys import Caller
 from handler.billing.ledger import Work
+from handler.contract import errors
 from handler.contract.embeddings import EmbeddingRequest
 from handler.engine.engine import Engine
 from handler.engine.prompts import Prompts
+from handler.reach import RETRY_S
 
 
 class Clock:
@@ -39,6 +41,14 @@ class Door:
     seconds: float = math.inf
     gone: threading.Event = field(default_factory=threading.Event)
     clock: Clock = field(default_factory=Clock)
+
+    def left(self) -> float:
+        """Seconds until the deadline. Raises 503 where it has passed while the request waited to be read."""
+        if self.deadline is None:
+            return math.inf
+        if (left := self.deadline - time.monotonic()) <= 0:
+            raise errors.try_again(errors.OVERLOADED, RETRY_S)
+        return left
 
 
 @dataclass

@@ -1,19 +1,14 @@
 """The books as callers may see them: usage and costs. Opened when they are first asked for, because no embedding needs
 them."""
 
-import logging
 from collections.abc import Callable
 
 from handler import store
 from handler.billing.keys import Caller
 from handler.billing.reports import Reports
 from handler.billing.rollups import Rollups
-from handler.contract import errors
 from handler.contract.usage import Query
-
-log = logging.getLogger(__name__)
-
-_RETRY_S = 2  # what a caller is told while the table is out of reach
+from handler.reach import within_reach
 
 
 class Books:
@@ -31,10 +26,7 @@ class Books:
         return self._told(lambda: self._reports.own(caller, days))
 
     def _told(self, call: Callable[[], bytes]) -> bytes:
-        try:
+        with within_reach("Rollups table"):
             if not self._table:
                 raise store.StoreUnavailableError("ROLLUPS_TABLE is not set")
             return call()
-        except store.StoreUnavailableError as error:
-            log.error("Rollups table out of reach, nothing told: %s", error)
-            raise errors.try_again(errors.STORE_UNAVAILABLE, _RETRY_S) from error

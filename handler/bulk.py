@@ -4,8 +4,6 @@ once."""
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
-from decimal import Decimal
 from math import inf
 from typing import Any
 
@@ -13,7 +11,7 @@ from handler import render
 from handler.billing.buckets import cost as usd
 from handler.billing.keys import Caller
 from handler.billing.limits import Counters
-from handler.contract import embeddings, errors
+from handler.contract import embeddings, errors, inputs
 from handler.contract.embeddings import EmbeddingRequest
 from handler.contract.errors import ApiError
 from handler.contract.inputs import MAX_INPUTS
@@ -23,17 +21,9 @@ from handler.engine.budget import Budget
 from handler.engine.engine import DeadlineError, Engine, Matrix, NonFiniteVectorError
 from handler.engine.prompts import Prompts
 from handler.intake import Intake
+from handler.payers import Payer
 
 _MOST = 0.9  # of all the time that there is, which one request may take: what comes before it takes some
-
-
-@dataclass(frozen=True)
-class Payer:
-    """Who pays, at what price of a million tokens, for work that came in at a time."""
-
-    caller: Caller
-    price: Decimal
-    time: datetime
 
 
 @dataclass(frozen=True)
@@ -183,8 +173,7 @@ class Bulk:
                 while run >= len(works[bad].prompts.ids):
                     run -= len(works[bad].prompts.ids)
                     bad += 1
-                index = works[bad].prompts.input_of(run)
-                found[places[bad]] = errors.NON_FINITE.error(param=f"input[{index}]", i=index)
+                found[places[bad]] = inputs.non_finite(works[bad].prompts.input_of(run))
                 continue
             return self._rendered(found, rows)
 
@@ -194,12 +183,9 @@ class Bulk:
             if isinstance(each, ApiError):
                 answers.append(Answered.refused(each))
                 continue
-            request, prompts = each.request, each.prompts
+            prompts = each.prompts
             end = start + len(prompts.ids)
-            vectors = prompts.vectors(rows[start:end])
-            listed = {"truncated": prompts.truncated, "averaged": prompts.averaged}
-            body = render.embeddings(vectors, request.encoding_format, request.model.id, prompts.tokens, **listed)
-            answers.append(Answered(200, body, prompts.tokens))
+            answers.append(Answered(200, render.answer(each.request, prompts, rows[start:end]), prompts.tokens))
             start = end
         return answers
 

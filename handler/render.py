@@ -7,6 +7,16 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from handler.contract.embeddings import EmbeddingRequest
+from handler.engine.engine import Matrix
+from handler.engine.prompts import Prompts
+
+
+def answer(request: EmbeddingRequest, prompts: Prompts, rows: Matrix) -> bytes:
+    """The JSON body of the answer to a request, out of float32 [runs, dimensions]."""
+    listed = {"truncated": prompts.truncated, "averaged": prompts.averaged}
+    return embeddings(prompts.vectors(rows), request.encoding_format, request.model.id, prompts.tokens, **listed)
+
 
 def elsewhere(url: str, expires_at: int) -> bytes:
     """The JSON body beside a redirect to an answer that lies elsewhere."""

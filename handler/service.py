@@ -3,10 +3,7 @@
 import logging
 import math
 import threading
-import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -19,7 +16,7 @@ from handler.billing.ledger import Ledger, Outcome, Record, Work
 from handler.billing.limits import Counters
 from handler.billing.outbox import Outbox
 from handler.billing.prices import Prices
-from handler.contract import body, embeddings, errors, payload
+from handler.contract import body, embeddings, errors, inputs, payload
 from handler.contract.embeddings import EmbeddingRequest, Rules
 from handler.contract.limits import Demand
 from handler.contract.models import Models
@@ -29,15 +26,15 @@ from handler.engine.engine import DeadlineError, Engine, Matrix, NonFiniteVector
 from handler.engine.layer import Layer, open_layer
 from handler.engine.prompts import Prompts
 from handler.intake import Intake
+from handler.reach import RETRY_S, within_reach
 from handler.results import Place, Results
 from handler.settings import Settings
 
 if TYPE_CHECKING:
-    from handler.bulk import Bulk, Payer
+    from handler.bulk import Bulk
+    from handler.payers import Payers
 
 log = logging.getLogger(__name__)
-
-RETRY_S = 2  # what a client is told while the model loads or a table is out of reach
 
 
 class Service:
@@ -87,24 +84,12 @@ class Service:
             raise errors.try_again(errors.LOADING, RETRY_S)
         return Bulk(self.models, self._intake, self._counters, self._engine)
 
-    def pays(self, account: str, key_id: str | None, came: datetime) -> "Payer":
-        """Who pays for a message that came in then: one of an account's keys, or all of them together. Raises 401 where
-        there is no such key, and StoreUnavailableError."""
-        from handler.bulk import Payer
+    @property
+    def payers(self) -> "Payers":
+        """Who pays where no bearer key comes along."""
+        from handler.payers import Payers
 
-        caller = self.keys.of_account(account) if key_id is None else self.keys.named(key_id)
-        if caller is None or caller.account != account:
-            raise errors.WRONG_KEY.error()
-        return Payer(caller, self._prices.at(self.models.all[0].id, account, came).of("message"), came)
-
-    def payer(self, account: str, key_hash: str, came: datetime) -> "Payer":
-        """Who pays for a batch of an account that came in then, by the SHA-256 of the key that has asked for it ("" for
-        none), and what. Raises StoreUnavailableError."""
-        from handler.bulk import Payer
-
-        caller = self.keys.behind(key_hash) if key_hash else None
-        price = self._prices.at(self.models.all[0].id, account, came).of("batch")
-        return Payer(caller or self.keys.of_account(account), price, came)
+        return Payers(self.keys, self._prices, self.models.all[0].id)
 
     @property
     def rules(self) -> Rules:
@@ -124,13 +109,13 @@ class Service:
 
     def priced(self) -> Models:
         """The models at what they cost now, by the list. Raises 503 where that is not known."""
-        with _known("Prices table"):
+        with within_reach("Prices table"):
             now = datetime.now(UTC)
             return Models(*(models.priced(model, self._prices.listed(model.id, now)) for model in self.models.all))
 
     def authenticate(self, clear: str) -> Caller:
         """The caller of a clear key. Raises 401, or 503 where the table is out of reach."""
-        with _known("Keys table"):
+        with within_reach("Keys table"):
             caller = self.keys.find(clear)
         if caller is None:
             raise errors.WRONG_KEY.error()
@@ -152,21 +137,21 @@ class Service:
             log.error("ENTRIES_TABLE is not set, and a request has an Idempotency-Key")
             raise errors.try_again(errors.STORE_UNAVAILABLE, RETRY_S)
         door.clock.lap("parse")
-        _left(door)
+        door.left()
         budget = Budget(engine.pace, door.deadline, door.seconds, door.gone)
         try:
             prompts = self._intake.prompts(engine.tokens, request, budget)
         except LateError as error:
             raise _late(error.tokens, door.seconds, again=error.again) from None
         fits, cost = self._fits(request, prompts, door), budget.cost
-        alone, left = engine.pace.seconds(cost), _left(door)
+        alone, left = engine.pace.seconds(cost), door.left()
         if alone > left and not budget.is_doubtful:
             raise _late(prompts.tokens, door.seconds, again=alone < door.seconds)
         door.clock.lap("tokenize")
-        with _known("Prices table"):
+        with within_reach("Prices table"):
             price = self._prices.at(request.model.id, caller.account, work.time).of(work.door)
         demand = Demand(request.model.id, prompts.tokens, usd(prompts.tokens, price), work.time.timestamp())
-        with _known("Limits table"):
+        with within_reach("Limits table"):
             headers = self._counters.take(caller, demand)
         if caller.limits or caller.account_limits:
             door.clock.lap("limits")
@@ -184,10 +169,9 @@ class Service:
         request, prompts, clock = accepted.request, accepted.prompts, accepted.door.clock
         try:
             with self._under_way.one(), errors.carrying(accepted.headers):
-                vectors = self._encode(accepted)
+                rows = self._encode(accepted)
                 clock.lap("encode")
-                listed = {"truncated": prompts.truncated, "averaged": prompts.averaged}
-                answer = render.embeddings(vectors, request.encoding_format, request.model.id, prompts.tokens, **listed)
+                answer = render.answer(request, prompts, rows)
                 clock.lap("render")
                 location = self._store(accepted, answer) if accepted.elsewhere else None
                 if self._record(accepted) is Outcome.REPLAYED:
@@ -221,13 +205,12 @@ class Service:
         return True
 
     def _encode(self, accepted: Accepted) -> Matrix:
-        """float32 [inputs, dimensions]. Raises 500 for a vector that is none, 504 or 503 at the deadline."""
+        """float32 [runs, dimensions]. Raises 500 for a vector that is none, 504 or 503 at the deadline."""
         prompts, pace, door = accepted.prompts, accepted.engine.pace, accepted.door
         try:
-            return prompts.vectors(accepted.engine.encode(prompts.ids, door.deadline, door.gone))
+            return accepted.engine.encode(prompts.ids, door.deadline, door.gone)
         except NonFiniteVectorError as error:
-            index = prompts.input_of(error.index)
-            raise errors.NON_FINITE.error(param=f"input[{index}]", i=index) from error
+            raise inputs.non_finite(prompts.input_of(error.index)) from error
         except DeadlineError as error:
             alone = pace.seconds(accepted.cost)  # 0 where nothing is known
             raise _late(prompts.tokens, door.seconds, again=0 < alone < door.seconds) from error
@@ -235,7 +218,7 @@ class Service:
     def _store(self, accepted: Accepted, answer: bytes) -> Place:
         """Where an answer that does not fit its door lies. Raises 503."""
         assert self._results is not None  # noqa: S101  (else it would not have been accepted)
-        with _known("Results bucket"):
+        with within_reach("Results bucket"):
             place = self._results.put(answer, accepted.caller.account, accepted.work.id)
         accepted.door.clock.lap("store")
         return place
@@ -253,25 +236,6 @@ class Service:
         if outcome is Outcome.REUSED:
             raise errors.KEY_REUSED.error(param="Idempotency-Key")
         return outcome
-
-
-@contextmanager
-def _known(place: str) -> Iterator[None]:
-    """A table or bucket out of reach, without which nothing may be done, is a 503 that says so."""
-    try:
-        yield
-    except store.StoreUnavailableError as error:
-        log.error("%s out of reach, request refused: %s", place, error)
-        raise errors.try_again(errors.STORE_UNAVAILABLE, RETRY_S) from error
-
-
-def _left(door: Door) -> float:
-    """Seconds until the door's deadline. Raises 503 where it has passed while the request waited to be read."""
-    if door.deadline is None:
-        return math.inf
-    if (left := door.deadline - time.monotonic()) <= 0:
-        raise errors.try_again(errors.OVERLOADED, RETRY_S)
-    return left
 
 
 def _late(tokens: int, seconds: float, *, again: bool) -> errors.ApiError:

@@ -8,7 +8,7 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 
 from handler.contract import errors
-from handler.service import RETRY_S
+from handler.reach import RETRY_S
 from handler.settings import Settings
 
 _UNCOUNTED = 1 << 16  # bytes that the server holds of any connection in any case (uvicorn, HIGH_WATER_LIMIT)

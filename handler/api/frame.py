@@ -20,7 +20,7 @@ from handler.api.paths import Paths
 from handler.contract import errors
 from handler.contract.body import JSON
 from handler.contract.errors import ApiError
-from handler.service import RETRY_S
+from handler.reach import RETRY_S
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,8 @@ from fastapi.responses import JSONResponse
 
 from handler.api import coding
 from handler.contract import errors
-from handler.service import RETRY_S, Service
+from handler.reach import RETRY_S
+from handler.service import Service
 
 router = APIRouter()
 

@@ -16,10 +16,11 @@ from handler.batches.done import Progress
 from handler.batches.lines import Line
 from handler.batches.queue import CLOSE, FINISH, Shard, Shards, Steps
 from handler.batches.results import Made, Results, read
-from handler.bulk import Answered, Payer
+from handler.bulk import Answered
 from handler.contract import errors
 from handler.contract.batches import Batch
 from handler.engine.engine import DeadlineError
+from handler.payers import Payer
 from handler.store import StoreUnavailableError
 
 log = logging.getLogger(__name__)

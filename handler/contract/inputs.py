@@ -40,6 +40,11 @@ def check(value: Any, *, reject_empty: bool, token_arrays: bool) -> tuple[Texts,
     return (), tuple(inputs)
 
 
+def non_finite(index: int) -> errors.ApiError:
+    """500 `non_finite_vector`: the model has made no vector of the input of this index."""
+    return errors.NON_FINITE.error(param=f"input[{index}]", i=index)
+
+
 def empty_string(index: int) -> errors.ApiError:
     """400 `empty_string`: the input of this index is the empty text, which EMPTY_INPUT refuses."""
     return errors.EMPTY_STRING.error(param=f"input[{index}]", i=index)

@@ -17,12 +17,13 @@ from handler.batches import lines
 from handler.billing import entries
 from handler.billing.ledger import Outcome, Record, Work
 from handler.billing.work import Identity
-from handler.bulk import Answered, Payer
+from handler.bulk import Answered
 from handler.contract import errors, messages
 from handler.contract.body import JSON
 from handler.contract.errors import ApiError
 from handler.contract.messages import Message, UnreadableError
 from handler.events import deadline
+from handler.payers import Payer
 from handler.settings import Settings
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class Messages:
         if message.fault is not None:
             return replace(asked, answer=Answered.refused(message.fault))
         try:
-            return replace(asked, payer=self._service.pays(message.account, message.key_id, came))
+            return replace(asked, payer=self._service.payers.of_message(message.account, message.key_id, came))
         except ApiError as error:
             return replace(asked, answer=Answered.refused(error))
 

@@ -24,7 +24,7 @@ from handler.events.shards import Take
 from handler.settings import Settings
 
 if TYPE_CHECKING:
-    from handler.bulk import Payer
+    from handler.payers import Payer
     from handler.service import Service
 
 _NEEDED = ("jobs_table", "results_bucket", "plans_queue", "shards_queue")
@@ -63,7 +63,7 @@ def shards(config: Settings, service: "Service", jobs: Jobs | None = None) -> Ta
     settings.required(config, *_NEEDED)
 
     def payer(batch: Batch) -> "Payer":
-        return service.payer(batch.account, batch.key_hash, datetime.fromtimestamp(batch.created_at, UTC))
+        return service.payers.of_batch(batch.account, batch.key_hash, datetime.fromtimestamp(batch.created_at, UTC))
 
     results, longest = _results(config, service.ledger, jobs), config.batch_max_line_bytes
     worker = Worker(results, _shards(config), _steps(config), payer, service.bulk.answer, longest)

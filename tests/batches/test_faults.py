@@ -17,10 +17,11 @@ from handler.batches.jobs import Jobs
 from handler.batches.queue import PLAN, Shards, Steps
 from handler.batches.results import Results
 from handler.batches.rows import new_id
-from handler.bulk import Answered, Bulk, Payer
+from handler.bulk import Answered, Bulk
 from handler.contract.batches import Batch
 from handler.events import passes
 from handler.events.shards import Pointers
+from handler.payers import Payer
 from handler.store import StoreUnavailableError
 from tests.batches.works import Works, line
 

@@ -73,7 +73,7 @@ class Works:
 
     def submit(self, lines: Iterable[bytes]) -> Batch:
         file = self.files.put(self.account, Upload("in.jsonl", LONGEST_S), b"".join(lines))
-        caller = self.service.payer(self.account, self.key_hash, datetime.now(UTC)).caller
+        caller = self.service.payers.of_batch(self.account, self.key_hash, datetime.now(UTC)).caller
         return self.desk.create(Asked(file.id, None, LONGEST_S), caller, self.key_hash, None)[0]
 
     def deliver(self) -> int:
