@@ -2,7 +2,7 @@
 once."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
@@ -11,33 +11,33 @@ from handler import render
 from handler.billing.buckets import cost as usd
 from handler.billing.keys import Caller
 from handler.billing.limits import Counters
-from handler.contract import embeddings, inputs
+from handler.contract import embeddings, errors, inputs
 from handler.contract.embeddings import EmbeddingRequest
 from handler.contract.errors import ApiError
+from handler.contract.inputs import MAX_INPUTS
 from handler.contract.limits import Demand
 from handler.contract.models import Models
 from handler.engine.budget import Budget
-from handler.engine.engine import Engine, Matrix, NonFiniteVectorError
+from handler.engine.engine import DeadlineError, Engine, Matrix, NonFiniteVectorError
 from handler.engine.prompts import Prompts
 from handler.intake import Intake
 from handler.payers import Payer
 
+_MOST = 0.9  # of all the time that there is, which one request may take: what comes before it takes some
+
 
 @dataclass(frozen=True)
 class Answered:
-    """What became of a request: the response's status and body, and the tokens that are billed for it; `again`: whether
-    it would get another answer later."""
+    """What became of a request: the response's status and body, and the tokens that are billed for it."""
 
     status: int
     body: bytes
     tokens: int
-    again: bool = False
 
     @classmethod
     def refused(cls, error: ApiError) -> "Answered":
         """An error, for which nothing is billed."""
-        again = error.status == 429 and "x-should-retry" not in error.headers
-        return cls(error.status, error.body(), 0, again)
+        return cls(error.status, error.body(), 0)
 
 
 @dataclass
@@ -49,7 +49,7 @@ class _Work:
     cost: float
 
 
-_Found = _Work | ApiError
+_Found = _Work | Exception
 
 
 class Bulk:
@@ -67,33 +67,70 @@ class Bulk:
         Raises DeadlineError once the `deadline` of time.monotonic() has come, and StoreUnavailableError: then none is
         answered.
         """
-        found = [self._accept(body) for body in bodies]
+        found: list[_Work | ApiError] = [self._accept(body) for body in bodies]
         self._limit(found, payer)
         return self._encode(found, deadline)
 
     def answer_each(
-        self, asked: Sequence[tuple[Mapping[str, Any], Payer]], deadline: float | None = None
-    ) -> list[Answered | None]:
-        """What each body gets from its own payer, as if each had come alone; None where by the measured rate there is
-        no time for it beside those before. Raises as `answer`."""
-        found: list[_Found] = []
-        places: list[int | None] = []
-        cost, left = 0.0, inf if deadline is None else deadline - time.monotonic()
-        for body, payer in asked:
-            each = self._accept(body)
-            if isinstance(each, _Work):
-                late = cost > 0 and self._engine.pace.seconds(cost + each.cost) > left
-                if late:
-                    places.append(None)
-                    continue
-                cost += each.cost
-                each = self._refused(payer.caller, payer, [each], by_minute=True) or each
-            places.append(len(found))
-            found.append(each)
-        answers = self._encode(found, deadline)
-        return [None if place is None else answers[place] for place in places]
+        self, asked: Iterable[tuple[Mapping[str, Any], Payer]], deadline: float | None = None, seconds: float = inf
+    ) -> Iterator[Answered | Exception]:
+        """What each body gets from its own payer, in order, as if it had come alone; or for what it has to be asked for
+        again: DeadlineError where there is no time for it beside those before, a minute's 429, or whatever else came in
+        its way and in no other's. `seconds`: all the time that there is for any of them; what takes longer gets 504.
 
-    def _accept(self, body: Mapping[str, Any]) -> _Found:
+        The engine is given as many together as have 2,048 runs, and no more of them until their answers are taken.
+        """
+        turn: list[_Found] = []
+        for body, payer in asked:
+            found = self._begin(body, payer, turn, deadline, seconds)
+            if turn and _runs([*turn, found]) > MAX_INPUTS:
+                yield from self._together(turn, deadline, seconds)
+                turn = []
+            turn.append(found)
+        yield from self._together(turn, deadline, seconds)
+
+    def _begin(
+        self, body: Mapping[str, Any], payer: Payer, turn: Sequence[_Found], deadline: float | None, seconds: float
+    ) -> _Found:
+        """A request that is to join those of a turn, or why it does not."""
+        try:
+            work = self._accept(body)
+            if isinstance(work, _Work):
+                before = sum(each.cost for each in turn if isinstance(each, _Work))
+                late = self._late(work, before, deadline, seconds)
+                return late or self._refused(payer.caller, payer, [work], by_minute=True) or work
+        except Exception as error:  # whatever is wrong with one is no other's
+            return error
+        return work
+
+    def _late(self, work: _Work, before: float, deadline: float | None, seconds: float) -> Exception | None:
+        """Why by the measured rate it is not begun, with so much to be done before it."""
+        pace = self._engine.pace
+        if deadline is None or (pace.is_doubtful and not before):
+            return None
+        if pace.seconds(work.cost) > _MOST * seconds:
+            return _too_long(work, seconds)
+        return DeadlineError() if pace.seconds(before + work.cost) > deadline - time.monotonic() else None
+
+    def _together(self, turn: Sequence[_Found], deadline: float | None, seconds: float) -> list[Answered | Exception]:
+        answers = iter(self._attempt([each for each in turn if isinstance(each, _Work)], deadline, seconds))
+        return [next(answers) if isinstance(each, _Work) else _final(each) for each in turn]
+
+    def _attempt(self, works: list[_Work], deadline: float | None, seconds: float) -> list[Answered | Exception]:
+        """Together, and where that fails each for itself."""
+        begun = time.monotonic()
+        try:
+            return [*self._encode([*works], deadline)]
+        except DeadlineError as error:
+            if len(works) == 1 and time.monotonic() - begun > seconds / 2:  # nobody else took its time
+                return [Answered.refused(_too_long(works[0], seconds))]
+            return [error] * len(works)
+        except Exception as error:
+            if len(works) == 1:
+                return [error]
+            return [answer for work in works for answer in self._attempt([work], deadline, seconds)]
+
+    def _accept(self, body: Mapping[str, Any]) -> _Work | ApiError:
         try:
             request = embeddings.check(body, self._models, self._intake.rules)
             budget = Budget(self._engine.pace, None, float("inf"))
@@ -101,7 +138,7 @@ class Bulk:
         except ApiError as error:
             return error
 
-    def _limit(self, found: list[_Found], payer: Payer) -> None:
+    def _limit(self, found: list[_Work | ApiError], payer: Payer) -> None:
         """Count all of them at once, where the month has room for all; else one after the other."""
         limits = (payer.caller.limits.monthly, payer.caller.account_limits.monthly)
         if not any(limits):
@@ -114,7 +151,7 @@ class Bulk:
                     found[place] = refused
 
     def _refused(
-        self, caller: Caller, payer: Payer, works: Sequence[_Found], *, by_minute: bool = False
+        self, caller: Caller, payer: Payer, works: Sequence[_Work | ApiError], *, by_minute: bool = False
     ) -> ApiError | None:
         tokens = sum(each.prompts.tokens for each in works if isinstance(each, _Work))
         model = self._models.all[0].id
@@ -125,7 +162,7 @@ class Bulk:
             return error
         return None
 
-    def _encode(self, found: list[_Found], deadline: float | None) -> list[Answered]:
+    def _encode(self, found: list[_Work | ApiError], deadline: float | None) -> list[Answered]:
         while True:
             places = [place for place, each in enumerate(found) if isinstance(each, _Work)]
             works = [each for each in found if isinstance(each, _Work)]
@@ -140,7 +177,7 @@ class Bulk:
                 continue
             return self._rendered(found, rows)
 
-    def _rendered(self, found: list[_Found], rows: Matrix) -> list[Answered]:
+    def _rendered(self, found: list[_Work | ApiError], rows: Matrix) -> list[Answered]:
         answers, start = list[Answered](), 0
         for each in found:
             if isinstance(each, ApiError):
@@ -151,3 +188,18 @@ class Bulk:
             answers.append(Answered(200, render.answer(each.request, prompts, rows[start:end]), prompts.tokens))
             start = end
         return answers
+
+
+def _runs(turn: Iterable[_Found]) -> int:
+    return sum(len(each.prompts.ids) for each in turn if isinstance(each, _Work))
+
+
+def _final(error: Exception) -> Answered | Exception:
+    """An error as its answer, unless there may be another later."""
+    if not isinstance(error, ApiError) or (error.status == 429 and "x-should-retry" not in error.headers):
+        return error
+    return Answered.refused(error)
+
+
+def _too_long(work: _Work, seconds: float) -> ApiError:
+    return errors.DEADLINE.error(n=work.prompts.tokens, s=max(1, round(seconds)))

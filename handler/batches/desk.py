@@ -29,9 +29,31 @@ class Desk:
         return cls(Jobs(files.rows), files, Steps(store.queues, config.plans_queue))
 
     def create(self, asked: Asked, caller: Caller, key_hash: str, identity: Identity | None) -> tuple[Batch, bool]:
-        """A batch of a file's lines, and whether it is new: under the same `identity` it is made once. Raises 400."""
+        """A batch of a file's lines, and whether it is new: under the same `identity` it is made once, and found also
+        when its file is gone. Raises 400."""
+        name = (identity.id, identity.asked) if identity else ()
+        try:
+            made, new = self.jobs.named(caller.account, *name) if name else None, False
+            if made is None:
+                batch = self._batch(asked, caller, key_hash)
+                made = self.jobs.create(batch, *name)
+                new = made.id == batch.id
+        except ReusedError:
+            raise errors.KEY_REUSED.error(param="Idempotency-Key") from None
+        if made.status == "validating":
+            self._steps.try_send(made, PLAN)
+        return made, new
+
+    def cancel(self, account: str, batch_id: str) -> Batch:
+        """Raises 404, and 400 where it has ended otherwise."""
+        batch = self.jobs.cancel(account, batch_id)
+        if batch.status == "cancelling":
+            self._steps.try_send(batch, CLOSE)
+        return batch
+
+    def _batch(self, asked: Asked, caller: Caller, key_hash: str) -> Batch:
         file, now = self._file(asked, caller.account), self._clock()
-        batch = Batch(
+        return Batch(
             id=new_id("batch_", now),
             account=caller.account,
             input_file_id=file.id,
@@ -43,20 +65,6 @@ class Desk:
             key_hash=key_hash,
             metadata=asked.metadata,
         )
-        try:
-            made = self.jobs.create(batch, *((identity.id, identity.asked) if identity else ()))
-        except ReusedError:
-            raise errors.KEY_REUSED.error(param="Idempotency-Key") from None
-        if made.status == "validating":
-            self._steps.try_send(made, PLAN)
-        return made, made.id == batch.id
-
-    def cancel(self, account: str, batch_id: str) -> Batch:
-        """Raises 404, and 400 where it has ended otherwise."""
-        batch = self.jobs.cancel(account, batch_id)
-        if batch.status == "cancelling":
-            self._steps.try_send(batch, CLOSE)
-        return batch
 
     def _file(self, asked: Asked, account: str) -> File:
         try:

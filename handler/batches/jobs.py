@@ -49,13 +49,21 @@ class Jobs:
         if self.rows.transact(puts):
             return batch
         known = self.find(batch.account, batch.id)  # a second attempt's, or that of the same event
-        if known is None and name is not None and (row := self.rows.get(f"named#{batch.account}", name)):
-            if text(row, "asked") != asked:
-                raise ReusedError
-            known = self.find(batch.account, str(text(row, "batch")))
+        if known is None and name is not None:
+            known = self.named(batch.account, name, asked)
         if known is None:
             raise store.StoreUnavailableError(f"a batch could not be made in {self.rows.table}")
         return known
+
+    def named(self, account: str, name: str, asked: str) -> Batch | None:
+        """That which has been made under a name, while that is remembered. Raises ReusedError where something else was
+        `asked` for under it."""
+        row = self.rows.get(f"named#{account}", name)
+        if row is None or int(row["ttl"]["N"]) <= self.clock():
+            return None
+        if text(row, "asked") != asked:
+            raise ReusedError
+        return self.find(account, str(text(row, "batch")))
 
     def find(self, account: str, batch_id: str) -> Batch | None:
         row = self.rows.get(of_batches(account), batch_id)
@@ -181,6 +189,7 @@ def _row(batch: Batch) -> Row:
         **{name: {"S": getattr(batch, name)} for name in _WORDS},
         **{name: {"N": str(getattr(batch, name))} for name in _NUMBERS},
         "metadata": {"S": json.dumps(batch.metadata)},
+        "etag": {"S": batch.etag},
         "ttl": kept(batch),
     }
 

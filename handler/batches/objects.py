@@ -57,6 +57,7 @@ class Objects:
             account=found[1],
             input_file_id=source,
             input_key=key,
+            etag=f'"{put["eTag"]}"',  # of what was put: it may have been replaced before it is read
             created_at=int(came),
             expires_at=int(came) + WINDOW_S,
             output_lasts_s=LONGEST_S,

@@ -89,7 +89,7 @@ class Planner:
         twice, it is done once: what an earlier attempt has got done is found."""
         if batch.status == "validating" and batch.ends is None:
             try:
-                chunks, etag = self._bucket.stream(batch.input_key)
+                chunks, etag = self._bucket.stream(batch.input_key, etag=batch.etag)
                 found = read(chunks, self._models, self._bounds)
             except GoneError:
                 found, etag = Plan(faults=[GONE]), ""

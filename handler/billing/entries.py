@@ -49,6 +49,11 @@ def made(record: Record) -> int:
     return int(record.work.time.timestamp())
 
 
+def refuses(record: Record, old: Item) -> bool:
+    """Whether an entry, of any age, keeps a record's work from being done under its name."""
+    return int(old["expires"]["N"]) > made(record) and seen(record, old) in (Seen.OTHERWISE, Seen.LATER)
+
+
 def seen(record: Record, old: Item) -> Seen:
     """What the entry in a record's way says."""
     identity, key = record.work.identity, record.key()

@@ -73,6 +73,7 @@ class Keys:
         self.accounts = Accounts(client, table)
         self._seen: dict[str, tuple[float, Caller | None, float]] = {}
         self._named: tuple[float, dict[str, Caller]] = float("-inf"), {}
+        self._unknown: dict[str, float] = {}  # ids of no key → when they were looked for
         self._lock = threading.Lock()
 
     def remembered(self, clear: str) -> Caller | None:
@@ -112,9 +113,11 @@ class Keys:
         return caller
 
     def named(self, key_id: str) -> Caller | None:
-        """The caller of a key that has not ended, by its id. All keys are read for it, and remembered for 60 s. Raises
-        StoreUnavailableError."""
+        """The caller of a key that has not ended, by its id. All keys are read for it, and remembered for 60 s; an id
+        that is none's, for 5. Raises StoreUnavailableError."""
         now = self._clock()
+        if now - self._unknown.get(key_id, float("-inf")) < _MISSING_S:
+            return None
         if now - self._named[0] >= FOUND_S or key_id not in self._named[1]:
             with store.answering(self._table):
                 rows = [key for _, key in self.list()]
@@ -125,6 +128,10 @@ class Keys:
                 if key.revoked is None and (key.expires is None or now < key.expires)
             }
             self._named = now, callers
+            if key_id not in callers:
+                if len(self._unknown) >= _REMEMBERED:
+                    self._unknown.clear()
+                self._unknown[key_id] = now
         return self._named[1].get(key_id)
 
     def of_account(self, account: str) -> Caller:

@@ -85,6 +85,15 @@ class Ledger:
             self._outbox.keep(record)
             return Outcome.BILLED
 
+    def is_reused(self, record: Record) -> bool:
+        """Whether work that has an identity would be REUSED if it were recorded now, and has not been billed all the
+        same: for doors whose answers leave before they are recorded. Raises StoreUnavailableError."""
+        entry = self._puts.entry(record, self._budget())
+        if entry is None or not entries.refuses(record, entry):
+            return False
+        with store.answering(self._puts.usage):
+            return not self._holds(record.key())
+
     def settle(self, record: Record) -> Outcome:
         """Write a record whose answer has left long since: any number of times, in any order with others, as much is
         billed; within bounds where several calls with one body are in one window (retries.py). Raises

@@ -57,6 +57,15 @@ class Puts:
             return Met(old, entry)
         return None
 
+    def entry(self, record: Record, budget: Budget) -> Item | None:
+        """What is known under the name of a record's work. Raises StoreUnavailableError."""
+        key = {"id": entries.item(record)["id"]}
+        client = self.client()
+        answer = budget.call(
+            lambda: client.get_item(TableName=self.entries, Key=key, ConsistentRead=True), self.entries
+        )
+        return answer.get("Item")
+
     def _transact(self, client: "DynamoDBClient", item: Item, record: Record) -> None:
         client.transact_write_items(
             TransactItems=[

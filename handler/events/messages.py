@@ -4,10 +4,12 @@ and each is answered, recorded and acknowledged for itself, in this order."""
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from handler import store
@@ -20,7 +22,6 @@ from handler.contract import errors, messages
 from handler.contract.body import JSON
 from handler.contract.errors import ApiError
 from handler.contract.messages import Message, UnreadableError
-from handler.engine.engine import DeadlineError
 from handler.events import deadline
 from handler.payers import Payer
 from handler.settings import Settings
@@ -31,17 +32,21 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _LARGEST = 1 << 20  # bytes of a message (SQS developer guide)
+_REFUSED = ("InvalidParameterValue", "InvalidMessageContents")  # of a message's length, and of its characters
 _ATTRIBUTE = 250  # characters of a reason
+_ALONE = 3  # times that a message has come
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """A message with who pays for it, and the piece of work that it is; `answer`: what it gets without the engine."""
+    """A message that has come so often, and the piece of work that it is; `payer`: who pays for it, or else `answer`:
+    what it gets without the engine."""
 
     id: str
+    received: int
     message: Message
     work: Work
-    payer: Payer | None
+    payer: Payer | None = None
     answer: Answered | None = None
 
 
@@ -54,75 +59,68 @@ class Messages:
 
     def __call__(self, event: dict[str, Any], context: Any) -> dict[str, list[dict[str, str]]]:
         until = deadline.of(context)
+        seconds = inf if until is None else until - time.monotonic()
         failed: list[str] = []
         asked: list[_Asked] = []
         for record in event["Records"]:
-            with _alone(record["messageId"], failed):
+            with _for_itself(record["messageId"], failed):
                 if (found := self._read(record)) is not None:
                     asked.append(found)
-        answers = iter(self._answers([each for each in asked if each.answer is None], until))
-        for each in asked:
-            answer = each.answer if each.answer is not None else next(answers)
-            if answer is None or answer.again:
-                failed.append(each.id)
-                continue
-            with _alone(each.id, failed):
-                self._settle(each, answer)
+        for group in _groups(asked):
+            pairs = ((each.message.body, each.payer) for each in group if each.payer is not None)
+            answers = self._service.bulk.answer_each(pairs, until, seconds)
+            for each in group:
+                answer = each.answer or next(answers)
+                with _for_itself(each.id, failed):
+                    self._settle(each, answer)
         return {"batchItemFailures": [{"itemIdentifier": each} for each in failed]}
 
-    def _answers(self, asked: Sequence[_Asked], until: float | None) -> list[Answered | None]:
-        """What each gets, of all in one turn; None for what comes again. Where that turn fails, each has one of its
-        own: what is wrong with one is no other's."""
-        pairs = [(each.message.body, each.payer) for each in asked if each.payer is not None]
-        try:
-            return self._service.bulk.answer_each(pairs, until) if pairs else []
-        except DeadlineError:
-            log.error("%d messages come again: there was no time for them", len(asked))
-            return [None] * len(asked)
-        except Exception as error:  # its message may hold what was sent
-            if len(asked) > 1:
-                return [answer for each in asked for answer in self._answers([each], until)]
-            log.error("message %s comes again: %s", asked[0].id, type(error).__name__)
-            return [None]
-
     def _read(self, record: dict[str, Any]) -> _Asked | None:
-        """What a message asks for; None where it lies among the dead letters. Raises what makes it come again."""
+        """What a message asks for; None where it lies among the dead letters."""
         name = record["messageId"]
         try:
             message = messages.read(record["body"], self._config.results_bucket, self._config.result_destinations)
         except UnreadableError as error:
             log.error("message %s is dead: %s", name, error)
-            self._bury(record["body"], error)
+            self._bury(record["body"], str(error))
             return None
         came = datetime.fromtimestamp(int(record["attributes"]["SentTimestamp"]) / 1000, UTC)
-        work = _work(message, name, came)
+        asked = _Asked(name, int(record["attributes"]["ApproximateReceiveCount"]), message, _work(message, name, came))
         if message.fault is not None:
-            return _Asked(name, message, work, None, Answered.refused(message.fault))
+            return replace(asked, answer=Answered.refused(message.fault))
         try:
-            return _Asked(name, message, work, self._service.payers.of_message(message.account, message.key_id, came))
+            return replace(asked, payer=self._service.payers.of_message(message.account, message.key_id, came))
         except ApiError as error:
-            return _Asked(name, message, work, None, Answered.refused(error))
+            return replace(asked, answer=Answered.refused(error))
 
-    def _settle(self, asked: _Asked, answer: Answered) -> None:
-        """Answer, then record. Raises StoreUnavailableError."""
-        self._send(asked, answer)
-        if answer.status == 200 and self._record(asked, answer) is Outcome.REUSED:
+    def _settle(self, asked: _Asked, answer: Answered | Exception) -> None:
+        """Answer, then record."""
+        if isinstance(answer, Exception):
+            raise answer
+        record = self._record(asked, answer)
+        if record is None:
+            self._send(asked, answer)
+        elif record.work.identity is not None and self._ledger.is_reused(record):
             self._send(asked, Answered.refused(errors.KEY_REUSED.error(param="id")))
+        else:
+            self._send(asked, answer)
+            if self._ledger.write(record) is Outcome.REUSED:  # since we looked: but its answer has left
+                self._ledger.settle(record)
 
-    def _record(self, asked: _Asked, answer: Answered) -> Outcome:
+    def _record(self, asked: _Asked, answer: Answered) -> Record | None:
+        """What is to be billed; None for what is refused."""
         payer = asked.payer
-        assert payer is not None  # noqa: S101  (it has been answered)
+        if payer is None or answer.status != 200:
+            return None
         caller, model = payer.caller, self._service.models.all[0].id
-        record = Record(asked.work, asked.message.account, caller.key_id, model, answer.tokens, 1, payer.price)
-        return self._ledger.write(record)
+        return Record(asked.work, asked.message.account, caller.key_id, model, answer.tokens, 1, payer.price)
 
     def _send(self, asked: _Asked, answer: Answered) -> None:
         """Put the line of an answer where it is to go: an object named after the work, or a message, which is a pointer
         to such an object where it would be too large."""
         message, place, work = asked.message, asked.message.place, asked.work
         line = lines.answered(message.id or asked.id, work.id, message.custom_id, answer.status, answer.body)
-        if place.queue and len(line) <= _LARGEST:
-            self._queue(place.queue, line.decode())
+        if place.queue and len(line) <= _LARGEST and self._is_taken(place.queue, line.decode()):
             return
         bucket, prefix = place.bucket or self._config.results_bucket, place.prefix
         prefix = prefix if place.bucket else f"out/{message.account}/messages/"
@@ -137,27 +135,44 @@ class Messages:
         with store.answering("a queue of answers"):
             store.queues().send_message(QueueUrl=url, MessageBody=text)
 
-    def _bury(self, text: str, reason: UnreadableError) -> None:
-        """Lay a message among the dead letters. Raises where that cannot be done: it gets there in its own time."""
+    def _is_taken(self, url: str, text: str) -> bool:
+        """Whether a queue has taken an answer; not, where its messages may not be so long, or hold such characters."""
+        from botocore.exceptions import ClientError
+
+        try:
+            self._queue(url, text)
+        except store.StoreUnavailableError as error:
+            cause = error.__cause__
+            if isinstance(cause, ClientError) and cause.response["Error"]["Code"] in _REFUSED:
+                return False
+            raise
+        return True
+
+    def _bury(self, text: str, reason: str) -> None:
+        """Lay a message among the dead letters. Raises StoreUnavailableError: then it gets there in its own time."""
         if not (url := self._config.dead_messages_queue):
-            raise reason
-        told = {"reason": {"DataType": "String", "StringValue": str(reason)[:_ATTRIBUTE]}}
+            raise store.StoreUnavailableError("there is no queue of dead letters")
+        told = {"reason": {"DataType": "String", "StringValue": reason[:_ATTRIBUTE]}}
         with store.answering("the queue of dead letters"):
             store.queues().send_message(QueueUrl=url, MessageBody=text, MessageAttributes=told)
 
 
 @contextmanager
-def _alone(name: str, failed: list[str]) -> Iterator[None]:
-    """What goes wrong with a message is no other's: it comes again, and the log says why, by the id that it keeps among
-    the dead letters."""
+def _for_itself(name: str, failed: list[str]) -> Iterator[None]:
+    """Whatever comes in the way of a message is no other's: it alone comes again."""
     try:
         yield
-    except (store.StoreUnavailableError, UnreadableError) as error:
-        log.error("message %s comes again: %s", name, error)
+    except Exception as error:
+        ours = isinstance(error, store.StoreUnavailableError | ApiError)  # any other may hold what was sent
+        log.error("message %s comes again: %s", name, error if ours else type(error).__name__)
         failed.append(name)
-    except Exception as error:  # its message may hold what was sent
-        log.error("message %s comes again: %s", name, type(error).__name__)
-        failed.append(name)
+
+
+def _groups(asked: list[_Asked]) -> list[list[_Asked]]:
+    """Who is given to the engine together. What has come in vain twice goes first, when there is all the time, and
+    alone: it may be what keeps the others from being answered."""
+    alone = [[each] for each in asked if each.received >= _ALONE]
+    return [*alone, [each for each in asked if each.received < _ALONE]]
 
 
 def _work(message: Message, name: str, came: datetime) -> Work:

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import boto3
@@ -9,8 +10,10 @@ import openai
 import pytest
 
 from handler.billing.keytext import digest
+from handler.events.messages import Messages
 from handler.service import Service
 from handler.settings import Settings
+from tests.batches.post import Post
 from tests.batches.works import Works
 from tests.conftest import ENTRY, HOUSE
 from tests.doors.conftest import Server
@@ -119,3 +122,11 @@ def works(config: Settings, service: Service, account: str, key: str) -> Works:
 def server_works(config: Settings, service: Service, account: str, key: str, plans: Queue) -> Works:
     """The same behind both doors."""
     return Works(config, service, account, digest(key), plans)
+
+
+@pytest.fixture
+def post(config: Settings, service: Service, account: str, bucket: str) -> Post:
+    answers, dead = Queue(), Queue()
+    places = f"s3://{bucket}/elsewhere/, {answers.url}"
+    own = replace(config, result_destinations=places, dead_messages_queue=dead.url)
+    return Post(Messages(own, service), account, bucket, config.usage_table, answers, dead)

@@ -102,6 +102,16 @@ def test_under_one_idempotency_key_a_batch_is_made_once(client: openai.OpenAI, f
     assert len(client.batches.list().data) == 1
 
 
+def test_a_batch_is_found_under_its_idempotency_key_when_its_file_is_gone(client: openai.OpenAI, file: str) -> None:
+    headers = {"Idempotency-Key": uuid.uuid4().hex}
+    first = begin(client, file, extra_headers=headers)
+    client.files.delete(file)
+    assert begin(client, file, extra_headers=headers).id == first.id
+    with pytest.raises(openai.BadRequestError) as reused:
+        begin(client, file, metadata={"a": "b"}, extra_headers=headers)
+    assert reused.value.code == "idempotency_key_reused"
+
+
 KEPT = "output_expires_after[seconds]"
 
 
@@ -110,6 +120,8 @@ KEPT = "output_expires_after[seconds]"
     [
         ({"input_file_id": None}, "missing_required_parameter", "input_file_id"),
         ({"input_file_id": "file-none"}, "invalid_value", "input_file_id"),
+        ({"input_file_id": ""}, "invalid_value", "input_file_id"),
+        ({"input_file_id": "f" * 1100}, "invalid_value", "input_file_id"),
         ({"endpoint": None}, "missing_required_parameter", "endpoint"),
         ({"endpoint": "/v1/chat/completions"}, "invalid_value", "endpoint"),
         ({"completion_window": None}, "missing_required_parameter", "completion_window"),
@@ -130,6 +142,17 @@ def test_what_cannot_be_is_refused(
     answer = httpx.post(f"{server.url}/v1/batches", json=asked, headers={"authorization": f"Bearer {client.api_key}"})
     error = answer.json()["error"]
     assert (answer.status_code, error["code"], error["param"]) == (400, code, param), error
+
+
+def test_what_is_longer_than_any_id_is_unknown(client: openai.OpenAI, file: str) -> None:
+    long = "f" * 1100  # more than a key of DynamoDB's may have
+    calls: list[Any] = [client.files.retrieve, client.files.content, client.files.delete]
+    for call in (*calls, client.batches.retrieve, client.batches.cancel):
+        with pytest.raises(openai.NotFoundError):
+            call(long)
+    made = begin(client, file).id
+    assert [each.id for each in client.files.list(after=long, order="asc")] == [file]
+    assert [each.id for each in client.batches.list(after="x" + long)] == [made]
 
 
 def test_a_file_that_is_not_there_yet_is_refused(client: openai.OpenAI, server: Server) -> None:

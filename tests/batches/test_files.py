@@ -189,6 +189,7 @@ def test_a_file_too_large_for_the_door_is_put_to_s3(client: openai.OpenAI, serve
         ({"filename": None}, "missing_required_parameter", "filename"),
         ({"filename": 1}, "invalid_type", "filename"),
         ({"filename": "in.json"}, None, None),
+        ({"filename": "n" * 1020 + ".jsonl"}, "invalid_value", "filename"),
         ({"purpose": "vision"}, "invalid_value", "purpose"),
         ({"bytes": None}, "missing_required_parameter", "bytes"),
         ({"bytes": 0}, "invalid_value", "bytes"),

@@ -2,9 +2,8 @@
 
 import base64
 import json
-import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -18,57 +17,12 @@ from handler.engine.pace import Pace
 from handler.engine.turns import Turns
 from handler.events.messages import Messages
 from handler.service import Service
-from handler.settings import Settings
 from handler.store import StoreUnavailableError
+from tests.batches.post import Context, Post, record
 from tests.batches.works import MODEL
 from tests.conftest import HOUSE
 from tests.stack.ministack import Tables
 from tests.stack.queues import Queue
-
-
-@dataclass
-class Post:
-    """The door, and what its messages leave."""
-
-    door: Messages
-    account: str
-    bucket: str
-    usage: str
-    answers: Queue
-    dead: Queue
-
-    def message(self, text: Any = "the quick brown fox", **fields: Any) -> dict[str, Any]:
-        said = {"account": self.account, "body": {"model": MODEL, "input": text, "encoding_format": "base64"}} | fields
-        return record(json.dumps({name: value for name, value in said.items() if value is not None}))
-
-    def take(self, *records: dict[str, Any], context: Any = None) -> list[str]:
-        """The messages that have to come again."""
-        return [each["itemIdentifier"] for each in self.door({"Records": records}, context)["batchItemFailures"]]
-
-    def objects(self, prefix: str = "") -> list[dict[str, Any]]:
-        """The answers in the bucket."""
-        prefix = prefix or f"out/{self.account}/messages/"
-        client = boto3.client("s3")
-        keys = [each["Key"] for each in client.list_objects_v2(Bucket=self.bucket, Prefix=prefix).get("Contents", [])]
-        return [json.loads(client.get_object(Bucket=self.bucket, Key=key)["Body"].read()) for key in keys]
-
-    def records(self) -> list[dict[str, Any]]:
-        pages = boto3.client("dynamodb").get_paginator("scan").paginate(TableName=self.usage)
-        found = [item for page in pages for item in page["Items"]]
-        return [item for item in found if str(item["pk"]["S"]).startswith(f"{self.account}#")]
-
-
-def record(body: str) -> dict[str, Any]:
-    attributes = {"ApproximateReceiveCount": "1", "SentTimestamp": "1795334401123"}
-    return {"messageId": str(uuid.uuid4()), "body": body, "attributes": attributes}
-
-
-@pytest.fixture
-def post(config: Settings, service: Service, account: str, bucket: str) -> Post:
-    answers, dead = Queue(), Queue()
-    places = f"s3://{bucket}/elsewhere/, {answers.url}"
-    own = replace(config, result_destinations=places, dead_messages_queue=dead.url)
-    return Post(Messages(own, service), account, bucket, config.usage_table, answers, dead)
 
 
 def test_a_message_is_answered_in_the_bucket_and_billed_at_the_online_price(post: Post, service: Service) -> None:
@@ -109,29 +63,6 @@ def test_all_messages_of_an_event_are_given_to_the_engine_together(post: Post, m
     others = [post.message(f"text {n}", account=f"{post.account}{n}") for n in range(4)]
     assert post.take(*others, post.message(["one", "two"])) == []
     assert calls == [6]
-
-
-def test_a_message_that_is_delivered_again_is_answered_again_and_billed_once(post: Post) -> None:
-    for sent in (post.message(), post.message("named", id="a-name")):
-        for _ in range(3):
-            assert post.take(sent) == []
-    assert len(post.objects()) == 2
-    assert len(post.records()) == 2
-
-
-def test_a_redriven_message_is_known_by_its_senders_id(post: Post) -> None:
-    first = post.message(id="order-1")
-    again = first | {"messageId": str(uuid.uuid4())}
-    again["attributes"] = again["attributes"] | {"SentTimestamp": "1795934401123"}
-    assert post.take(first) == post.take(again) == []
-    assert len(post.records()) == 1
-
-
-def test_an_id_that_is_used_for_something_else_is_refused_and_not_billed(post: Post) -> None:
-    assert post.take(post.message("one", id="order-1"), post.message("two", id="order-1")) == []
-    [refused] = [each["response"] for each in post.objects() if each["response"]["status_code"] != 200]
-    assert refused["body"]["error"]["code"] == "idempotency_key_reused"
-    assert len(post.records()) == 1
 
 
 BAD: dict[str, Callable[[Post], dict[str, Any]]] = {
@@ -202,6 +133,15 @@ def test_an_answer_that_is_too_large_for_a_queue_is_an_object_that_the_queue_tel
     assert len(answer["response"]["body"]["data"]) == 600
 
 
+def test_an_answer_that_the_queue_itself_does_not_take_is_such_an_object_too(post: Post) -> None:
+    client: Any = boto3.client("sqs")
+    client.set_queue_attributes(QueueUrl=post.answers.url, Attributes={"MaximumMessageSize": "1024"})
+    assert post.take(post.message(to={"queue": post.answers.url}, custom_id="q")) == []
+    [message] = post.answers.messages()
+    assert json.loads(message["body"]).keys() == {"custom_id", "result"}
+    assert (len(post.objects()), len(post.records())) == (1, 1)
+
+
 def test_a_keys_limits_hold_a_minutes_later_and_a_quota_for_good(post: Post, tables: Tables, service: Service) -> None:
     def key_id(limits: Limits) -> str:
         clear = tables.create_key(post.account, "inference", limits)
@@ -270,16 +210,6 @@ def test_messages_that_the_deadline_has_overtaken_come_again(post: Post, monkeyp
     many = [post.message(f"a text {n}") for n in range(3)]
     assert post.take(*many, context=Context(0)) == [each["messageId"] for each in many]
     assert post.records() == []
-
-
-class Context:
-    """Of a call that has so many seconds left."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-
-    def get_remaining_time_in_millis(self) -> int:
-        return int(self._seconds * 1000)
 
 
 def test_what_there_is_no_time_for_is_handed_back(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,6 +79,20 @@ def test_the_same_file_put_again_is_another_batch(works: Works, bucket: str, tol
     assert len(works.jobs.page(works.account, Page(10))[0]) == 2
 
 
+def test_a_file_that_is_replaced_before_it_is_read_is_not_done_as_the_one_it_was(
+    works: Works, bucket: str, told: Queue, door: Pointers
+) -> None:
+    for name in ("first", "second"):
+        put(bucket, f"in/{works.account}/again.jsonl", line(name))
+    door({"Records": events(told, 2)}, None)
+    works.until_quiet()
+    batches = works.jobs.page(works.account, Page(10))[0]
+    done = {each.status: works.ended(each) for each in batches}
+    assert [*done["completed"].output] == ["second"]
+    assert [fault.code for fault in done["failed"].batch.faults] == ["file_not_found"]
+    assert works.billed() == (done["completed"].tokens, 1)
+
+
 def test_the_sample_event_makes_its_batch(works: Works) -> None:
     event = json.loads((HOUSE / "events/s3.json").read_text())
     bucket = event["Records"][0]["s3"]["bucket"]["name"]

@@ -7,8 +7,9 @@ import pytest
 
 from handler.batches import careful
 from handler.batches import shard as executing
-from handler.bulk import Answered, Bulk, Payer
+from handler.bulk import Answered, Bulk
 from handler.engine.engine import DeadlineError
+from handler.payers import Payer
 from handler.store import StoreUnavailableError
 from tests.batches.works import KilledError, Works, line, survive
 

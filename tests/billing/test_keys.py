@@ -154,6 +154,25 @@ def test_where_the_table_is_out_of_reach_keys_of_the_last_ten_minutes_are_served
         table.find(clear)
 
 
+def test_an_id_of_no_key_is_looked_for_once_in_five_seconds(
+    table: Keys, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scans, real = list[float](), Keys.list
+
+    def counted(self: Keys) -> Any:
+        scans.append(clock.now)
+        return real(self)
+
+    monkeypatch.setattr(Keys, "list", counted)
+    assert [table.named("key_none") for _ in range(50)] == [None] * 50
+    assert len(scans) == 1
+    _, key = table.create("acct_a", "inference", "new")
+    assert table.named(key.caller.key_id) == key.caller, "one that has not been asked for before is found at once"
+    clock.now += 5
+    assert table.named("key_none") is None
+    assert len(scans) == 3
+
+
 def test_a_table_that_is_not_there_is_a_store_out_of_reach(ministack: MiniStack) -> None:
     with pytest.raises(store.StoreUnavailableError):
         Keys(store.dynamodb, "no-such-table").find(keys.make())

@@ -180,6 +180,7 @@ RIGHTS = {
     "Work": {
         ("dynamodb:GetItem", "Keys", "Arn"),
         ("dynamodb:Scan", "Keys", "Arn"),
+        ("dynamodb:GetItem", "Entries", "Arn"),
         ("dynamodb:PutItem", "Entries", "Arn"),
         *((f"sqs:{action}", "Messages", "Arn") for action in TAKES),
         ("sqs:SendMessage", "MessagesDeadLetters", "Arn"),
@@ -442,7 +443,8 @@ def test_messages_are_taken_together_within_a_window_and_the_dead_raise_an_alarm
     assert properties["MaximumMessageSize"] == 1 << 20
     assert properties["VisibilityTimeout"] >= resources["Work"]["Properties"]["Timeout"]
     assert properties["RedrivePolicy"]["deadLetterTargetArn"] == {"Fn::GetAtt": ["MessagesDeadLetters", "Arn"]}
-    assert properties["RedrivePolicy"]["maxReceiveCount"] >= 5
+    waits = properties["RedrivePolicy"]["maxReceiveCount"] * properties["VisibilityTimeout"]
+    assert 86400 <= waits <= properties["MessageRetentionPeriod"], "a day of its key's minutes, or of fuller queues"
     variables = resources["Work"]["Properties"]["Environment"]["Variables"]
     assert variables["DEAD_MESSAGES_QUEUE"] == {"Ref": "MessagesDeadLetters"}
     alarm = resources["MessagesHaveDeadLetters"]["Properties"]
