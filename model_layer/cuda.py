@@ -50,8 +50,9 @@ def write(source: Source, model: Model, folder: Path, weights: str, progress: Ca
             progress(f"layer {index + 1}/{geometry.layers}")
             states = encoding.layer(index, states)
         exact = graph.op("Cast", states, to=TensorProto.FLOAT)
-        row = graph.op("Unsqueeze", exact, graph.constant("row_axis", [0]))
-        save(graph, folder, geometry, row, encoding.pooled(states, exact))
+        graph.output("token_states", graph.op("Unsqueeze", exact, graph.constant("row_axis", [0])))
+        graph.output("dense", encoding.pooled(states, exact))
+        save(graph, folder, geometry)
 
 
 class _Encoding:

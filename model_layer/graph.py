@@ -78,13 +78,13 @@ def write(
         for index in range(geometry.layers):
             progress(f"layer {index + 1}/{geometry.layers}")
             states = encoding.layer(index, states)
-        save(graph, folder, geometry, states, encoding.pooled(states))
+        graph.output("token_states", states)
+        graph.output("dense", encoding.pooled(states))
+        save(graph, folder, geometry)
 
 
-def save(graph: Writer, folder: Path, geometry: Geometry, states: str, dense: str) -> None:
-    """Write GRAPH, whose outputs are these values of it."""
-    graph.output("token_states", states)
-    graph.output("dense", dense)
+def save(graph: Writer, folder: Path, geometry: Geometry) -> None:
+    """Write GRAPH, which has these inputs and outputs."""
     graph.save(
         folder / GRAPH,
         [("input_ids", TensorProto.INT64, ["tokens"]), ("lengths", TensorProto.INT64, ["texts"])],

@@ -47,7 +47,7 @@ def _names(found: Manifest, folder: Path) -> Iterator[str]:
     optional = {manifest.CL100K, manifest.UNIGRAM}
     if missing := wanted - found.files.keys():
         yield f"{', '.join(sorted(missing))}: not there, and {model.id} has it"
-    if found.target == "cpu":
+    if found.target != "cuda":
         optional.add(manifest.PACKED)
     if stray := there - (found.files.keys() & (wanted | optional)):
         yield f"{', '.join(sorted(stray))}: no file of a layer, or not in the manifest"

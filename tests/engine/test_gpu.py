@@ -221,7 +221,8 @@ def test_the_start_makes_a_full_run_and_serves_on_the_gpus_terms(
 
     counting.runs.clear()
     loaded.encode([[number] * 8192 for number in (1, 2, 3)])
-    assert counting.runs == [[8192, 8192], [8192]], "of threads that a CPU would have there is nothing"
+    assert counting.runs == [[8192, 8192], [8192]]
+    assert loaded._turns._at_once == 1, "whatever THREADS says"
 
 
 def test_the_engine_serves_the_graph_that_ships(seeded_cuda: Path, monkeypatch: pytest.MonkeyPatch) -> None:

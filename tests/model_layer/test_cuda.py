@@ -1,6 +1,7 @@
 """The layer for CUDA, without a GPU: its graph, what its one operator is told of the row, and how exact it is."""
 
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from handler.engine import manifest
 from handler.engine.manifest import GRAPH, WEIGHTS
 from model_layer import build, cuda, encoder, parity, quantize, run, standin, verify
 from model_layer.catalog import MODELS, Model, Texts, Thresholds
+from model_layer.facts import files
 from model_layer.offsets import Offsets
 from model_layer.run import Outputs
 from model_layer.sources import open_source
@@ -173,6 +175,15 @@ def test_verify_judges_such_a_layer(weights: str, small_cuda: dict[str, Path], m
     found, figures = verify.faults(small_cuda[weights])
     assert found == []
     assert figures == manifest.load(small_cuda[weights]).parity
+
+
+def test_of_such_a_layer_nothing_is_packed(small_cuda: dict[str, Path], tmp_path: Path) -> None:
+    assert not (small_cuda["fp16"] / manifest.PACKED).exists()
+    layer = Path(shutil.copytree(small_cuda["fp16"], tmp_path / "layer"))
+    shutil.copy(layer / GRAPH, layer / manifest.PACKED)
+    facts = replace(manifest.load(layer), files=files(layer))
+    replace(facts, files={name: each for name, each in facts.files.items() if name != manifest.NAME}).save(layer)
+    assert "packed.onnx: no file of a layer" in "\n".join(verify.faults(layer)[0])
 
 
 def test_a_layer_that_is_not_exact_enough_is_not_built(tmp_path: Path) -> None:
