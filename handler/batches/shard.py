@@ -87,7 +87,7 @@ class Worker:
         with Made(batch) as made:
             try:
                 with (
-                    self._groups(batch, shard, careful=careful) as groups,
+                    self._groups(batch, shard, deadline, careful=careful) as groups,
                     closing(self._answers(groups, payer, deadline)) as answered,
                 ):
                     for group, answers in answered:
@@ -100,14 +100,16 @@ class Worker:
             return self._results.put(batch, shard.number, made, facts)
 
     @contextmanager
-    def _groups(self, batch: Batch, shard: Shard, *, careful: bool) -> Iterator[Iterator["_Group"]]:
+    def _groups(
+        self, batch: Batch, shard: Shard, deadline: float | None, *, careful: bool
+    ) -> Iterator[Iterator["_Group"]]:
         """The lines of a shard, whose line under way is taken back as soon as the block ends, not once whatever still
         refers to it has been collected."""
         found = read(self._bucket, batch, shard, self._longest)
         if not careful:
             yield _together(batch, found)
             return
-        with Careful(self._jobs.rows, batch, shard.number) as at:
+        with Careful(self._jobs.rows, batch, shard.number, deadline) as at:
             yield _one_by_one(batch, found, at)
 
     def _answers(

@@ -1,6 +1,7 @@
 """Lines that end whoever executes them, or fail for good, and those beside them, which do not."""
 
 import gc
+import time
 from typing import Any
 
 import pytest
@@ -123,7 +124,28 @@ def test_a_line_that_takes_longer_than_there_is_is_its_own_error_and_the_others_
 def test_a_line_for_which_others_left_no_time_is_not_late(works: Works) -> None:
     batch = works.submit([line("1"), line("2")])
     for _ in range(3):
-        at = careful.Careful(works.rows, batch, 0)
+        at = careful.Careful(works.rows, batch, 0, None)
         with at:
             assert [at.begin(0), at.begin(300)] == [careful.Fate.OPEN] * 2
             at.__exit__(DeadlineError, DeadlineError(), None)
+
+
+def test_the_line_of_an_execution_that_goes_on_is_not_taken_for_one_that_ended_it(works: Works) -> None:
+    batch = works.submit([line("1"), line("2")])
+    first, second, third = (
+        careful.Careful(works.rows, batch, 0, until) for until in (time.monotonic() + 900, None, None)
+    )
+    with second:  # both have begun with the shard, and none with a line
+        with first:
+            assert first.begin(0) is careful.Fate.OPEN
+            with pytest.raises(careful.BusyError):
+                second.begin(0)
+            with pytest.raises(careful.BusyError):
+                third.__enter__()
+            assert first.begin(300) is careful.Fate.OPEN
+        assert second.begin(0) is careful.Fate.OPEN
+        with third:  # what lasted no longer than this has ended
+            assert third.begin(0) is careful.Fate.DEAD
+            assert third.begin(300) is careful.Fate.OPEN
+            with pytest.raises(careful.BusyError):
+                second.begin(300)
