@@ -147,7 +147,7 @@ def test_a_plan_that_came_to_nothing_is_not_that_of_the_file_that_is_there_now(
 ) -> None:
     """An object of in/ was put again, between two attempts at its plan."""
     key = f"in/{works.account}/texts.jsonl"
-    put = {"Bucket": bucket, "Key": key}
+    put: Any = {"Bucket": bucket, "Key": key}
     boto3.client("s3").put_object(**put, Body=b"".join(line(f"before {n}") for n in range(40)))
     now = time.time()
     made = works.jobs.create(

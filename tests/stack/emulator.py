@@ -121,6 +121,13 @@ class Emulator:
                 time.sleep(0.001)
             self._process.wait()
 
+    def kill(self) -> None:
+        """End the function where it is, as a process that runs out of memory ends; the next call starts it anew."""
+        for pid in session(self.pid):
+            if pid != self.pid:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
     def __enter__(self) -> Self:
         return self.start()
 

@@ -5,20 +5,31 @@ import http.client
 import http.server
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 _SILENCE_S = 5.0  # far longer than anybody waits for a record
+_SERVICES = {"DynamoDB_20120810": "DynamoDB", "AmazonSQS": "SQS"}
+# S3's operations, which no header names: by method, of objects and of uploads in parts.
+_OF_OBJECTS = {"PUT": "PutObject", "GET": "GetObject", "HEAD": "HeadObject", "DELETE": "DeleteObject"}
+_OF_UPLOADS = {
+    "PUT": "UploadPart",
+    "POST": "CompleteMultipartUpload",
+    "DELETE": "AbortMultipartUpload",
+    "GET": "ListParts",
+}
+_OWN = {"connection", "content-length", "date", "keep-alive", "server", "transfer-encoding"}  # headers of a connection
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What becomes of the next `times` calls of an operation. `done`: they are carried out all the same. They get an
-    error of this `status` and `code`, or none (`status` 0) but silence, or with `hang_up` the end of the connection.
-    Those that are only `late_s` get their right answer so many seconds later."""
+    """What becomes of the next `times` calls of an operation, or of a service: DynamoDB, SQS, S3. `done`: they are
+    carried out all the same. They get an error of this `status` and `code`, or none (`status` 0) but silence, or with
+    `hang_up` the end of the connection, or with `kill` the end of who called, which that brings about. Those that are
+    only `late_s` get their right answer so many seconds later."""
 
     operation: str
     times: int
@@ -27,6 +38,7 @@ class Fault:
     done: bool = False
     hang_up: bool = False
     late_s: float = 0.0
+    kill: Callable[[], None] | None = None
 
 
 class Outage:
@@ -51,11 +63,17 @@ class Outage:
     def begin(self, *faults: Fault) -> None:
         """These, in place of what was wrong before."""
         with self._server.lock:
-            self._server.faults = {fault.operation: [fault, fault.times] for fault in faults}
+            self._server.faults = {fault.operation: (fault, fault.times) for fault in faults}
 
     def over(self) -> None:
         """Everything gets through again."""
         self.begin()
+
+    @property
+    def left(self) -> dict[str, int]:
+        """Of what has been begun: how many calls of which operation have still to come."""
+        with self._server.lock:
+            return {operation: int(left) for operation, (_, left) in self._server.faults.items() if left}
 
 
 class _Server(http.server.ThreadingHTTPServer):
@@ -66,18 +84,20 @@ class _Server(http.server.ThreadingHTTPServer):
     def __init__(self, *args: object) -> None:
         super().__init__(*args)  # type: ignore[arg-type]
         self.lock = threading.Lock()
-        self.faults: dict[str, list[Fault | int]] = {}
+        self.faults: dict[str, tuple[Fault, int]] = {}
 
     def handle_error(self, *_: object) -> None:
         """Quiet: clients that hang up are what this is for."""
 
-    def next(self, operation: str) -> Fault | None:
+    def next(self, *names: str) -> Fault | None:
+        """What is wrong with a call that has these names."""
         with self.lock:
-            fault, left = self.faults.get(operation, (None, 0))
-            if not isinstance(fault, Fault) or not isinstance(left, int) or left <= 0:
-                return None
-            self.faults[operation][1] = left - 1
-            return fault
+            for name in names:
+                fault, left = self.faults.get(name, (None, 0))
+                if fault and left:
+                    self.faults[name] = fault, left - 1
+                    return fault
+            return None
 
 
 class _Door(http.server.BaseHTTPRequestHandler):
@@ -89,36 +109,58 @@ class _Door(http.server.BaseHTTPRequestHandler):
         """Quiet."""
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["content-length"]))
-        fault = self.server.next(self.headers["x-amz-target"].rpartition(".")[2])
+        body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        fault = self.server.next(*self._names())
         if fault and fault.late_s:
             time.sleep(fault.late_s)
             fault = None
         status, headers, answer = self._forward(body) if fault is None or fault.done else (0, {}, b"")
         if fault is None:
             return self._answer(status, headers, answer)
-        if fault.hang_up:
+        if fault.kill:
+            fault.kill()
+        if fault.kill or fault.hang_up:
             self.close_connection = True
             return None
         if not fault.status:
             time.sleep(_SILENCE_S)
             self.close_connection = True
             return None
-        return self._answer(fault.status, {}, b'{"__type":"com.amazonaws#%s"}' % fault.code.encode())
+        said = b"<Error><Code>%s</Code></Error>" if self._target is None else b'{"__type":"com.amazonaws#%s"}'
+        return self._answer(fault.status, {}, said % fault.code.encode())
+
+    do_PUT = do_GET = do_HEAD = do_DELETE = do_POST  # noqa: N815  (http.server's own names)
+
+    @property
+    def _target(self) -> str | None:
+        return self.headers.get("x-amz-target")
+
+    def _names(self) -> tuple[str, str]:
+        """Operation and service of a call."""
+        if self._target is not None:
+            version, _, operation = self._target.rpartition(".")
+            return operation, _SERVICES[version]
+        query = parse_qs(urlsplit(self.path).query, keep_blank_values=True)
+        if "uploads" in query:
+            return "CreateMultipartUpload", "S3"
+        return (_OF_UPLOADS if "uploadId" in query else _OF_OBJECTS)[self.command], "S3"
 
     def _forward(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
         connection = http.client.HTTPConnection(self.server.target, timeout=30)
         try:
-            connection.request("POST", self.path, body, dict(self.headers))
+            connection.request(self.command, self.path, body, dict(self.headers))
             response = connection.getresponse()
-            return response.status, {"content-type": response.headers["content-type"]}, response.read()
+            headers = {name: value for name, value in response.headers.items() if name.lower() not in _OWN}
+            answer = response.read()
+            length = response.headers["content-length"] if self.command == "HEAD" else str(len(answer))
+            return response.status, headers | {"content-length": length}, answer
         finally:
             connection.close()
 
     def _answer(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         self.send_response_only(status)
-        for name, value in headers.items():
+        for name, value in {"content-length": str(len(body)), **headers}.items():
             self.send_header(name, value)
-        self.send_header("content-length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)

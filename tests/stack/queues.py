@@ -11,20 +11,35 @@ Door = Callable[[dict[str, Any], Any], dict[str, list[dict[str, str]]]]
 
 
 class Queue:
-    """A new queue; `url` is what a function sends to."""
+    """A new queue; `url` is what a function sends to, `hidden_s`: how long it hides what it has given out."""
 
-    def __init__(self) -> None:
+    def __init__(self, hidden_s: int = 30) -> None:
         self._client: Any = boto3.client("sqs")
-        name = f"tests-{uuid.uuid4().hex}"
-        self.url: str = self._client.create_queue(QueueName=name)["QueueUrl"]
+        name, attributes = f"tests-{uuid.uuid4().hex}", {"VisibilityTimeout": str(hidden_s)}
+        self.url: str = self._client.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"]
 
-    def redrive_to(self, dead: "Queue") -> None:
-        """What this queue gives up goes there."""
-        arn = self._client.get_queue_attributes(QueueUrl=dead.url, AttributeNames=["QueueArn"])["Attributes"][
-            "QueueArn"
-        ]
-        policy = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": 100})
+    def redrive_to(self, dead: "Queue", after: int = 100) -> None:
+        """What this queue has given out `after` times goes there."""
+        policy = json.dumps({"deadLetterTargetArn": dead._attributes()["QueueArn"], "maxReceiveCount": after})
         self._client.set_queue_attributes(QueueUrl=self.url, Attributes={"RedrivePolicy": policy})
+
+    @property
+    def size(self) -> int:
+        """How many messages there are, with those that are hidden."""
+        found = self._attributes()  # in one call: between two, one that was hidden may be seen
+        return sum(int(found[f"ApproximateNumberOfMessages{which}"]) for which in ("", "NotVisible"))
+
+    def _attributes(self) -> dict[str, str]:
+        found: dict[str, str] = self._client.get_queue_attributes(QueueUrl=self.url, AttributeNames=["All"])[
+            "Attributes"
+        ]
+        return found
+
+    def receive(self, most: int = 1) -> list[dict[str, Any]]:
+        """As an event source mapping receives: what is given out is hidden, counted, and in the end given up."""
+        asked = {"MaxNumberOfMessages": most, "AttributeNames": ["All"]}
+        found = self._client.receive_message(QueueUrl=self.url, **asked).get("Messages", [])
+        return [self._record(each) for each in found]
 
     def send(self, body: str) -> None:
         self._client.send_message(QueueUrl=self.url, MessageBody=body)
@@ -32,14 +47,14 @@ class Queue:
     def messages(self) -> list[dict[str, Any]]:
         """All that are there, as an event's records; they can be had again at once, and deleted until then."""
         found: list[dict[str, Any]] = []
-        asked = {"MaxNumberOfMessages": 10, "VisibilityTimeout": 60, "AttributeNames": ["ApproximateReceiveCount"]}
+        asked = {"MaxNumberOfMessages": 10, "VisibilityTimeout": 60, "AttributeNames": ["All"]}
         while new := self._client.receive_message(QueueUrl=self.url, **asked).get("Messages"):
             found += new
         for each in found:
             self._client.change_message_visibility(
                 QueueUrl=self.url, ReceiptHandle=each["ReceiptHandle"], VisibilityTimeout=0
             )
-        return [_record(each) for each in found]
+        return [self._record(each) for each in found]
 
     def delete(self, message: dict[str, Any]) -> None:
         """Remove one of `messages`."""
@@ -55,15 +70,14 @@ class Queue:
             self.delete(each)
         return len(done)
 
-
-def _record(message: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "messageId": message["MessageId"],
-        "receiptHandle": message["ReceiptHandle"],
-        "body": message["Body"],
-        "attributes": {"ApproximateReceiveCount": message["Attributes"]["ApproximateReceiveCount"]},
-        "messageAttributes": {},
-        "eventSource": "aws:sqs",
-        "eventSourceARN": "arn:aws:sqs:us-east-1:000000000000:tests",
-        "awsRegion": "us-east-1",
-    }
+    def _record(self, message: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "messageId": message["MessageId"],
+            "receiptHandle": message["ReceiptHandle"],
+            "body": message["Body"],
+            "attributes": message["Attributes"],
+            "messageAttributes": {},
+            "eventSource": "aws:sqs",
+            "eventSourceARN": f"arn:aws:sqs:us-east-1:000000000000:{self.url.rpartition('/')[2]}",
+            "awsRegion": "us-east-1",
+        }
