@@ -105,12 +105,12 @@ class Bulk:
 
     def _late(self, work: _Work, before: float, deadline: float | None, seconds: float) -> Exception | None:
         """Why by the measured rate it is not begun, with so much to be done before it."""
-        pace = self._engine.pace
-        if deadline is None or (pace.is_doubtful and not before):
+        pace, left = self._engine.pace, inf if deadline is None else deadline - time.monotonic()
+        if left > 0 and not before and pace.is_doubtful:
             return None
-        if pace.seconds(work.cost) > _MOST * seconds:
+        if pace.seconds(work.cost) > _MOST * seconds > 0:
             return _too_long(work, seconds)
-        return DeadlineError() if pace.seconds(before + work.cost) > deadline - time.monotonic() else None
+        return DeadlineError() if pace.seconds(before + work.cost) > left else None
 
     def _together(self, turn: Sequence[_Found], deadline: float | None, seconds: float) -> list[Answered | Exception]:
         answers = iter(self._attempt([each for each in turn if isinstance(each, _Work)], deadline, seconds))

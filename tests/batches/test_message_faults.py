@@ -1,7 +1,9 @@
 """Messages of which one fails: it alone comes again, or is answered with its error, whatever the others are."""
 
+import json
 import logging
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +13,8 @@ from handler.engine.engine import DeadlineError, Engine
 from handler.engine.pace import Pace
 from handler.events.messages import Messages
 from tests.batches.post import Context, Post
+from tests.batches.works import MODEL
+from tests.stack.queues import Queue
 
 SECRET = "what only its sender knows"
 
@@ -107,3 +111,26 @@ def test_answers_that_are_held_at_once_are_bounded(post: Post, monkeypatch: pyte
     monkeypatch.setattr(Messages, "_send", sending)
     assert post.take(*(post.message([f"text {n}"] * 900) for n in range(3)), post.message()) == []
     assert did == [1800, "sent", "sent", 901, "sent", "sent"]
+
+
+def test_a_message_that_always_fails_is_given_up_and_the_log_says_why_by_its_id(
+    post: Post, caplog: pytest.LogCaptureFixture
+) -> None:
+    queue = Queue(hidden_s=0)
+    queue.redrive_to(post.dead, after=3)
+    gone = replace(post.door._config, results_bucket="no-such-bucket")
+    post.door._config = gone
+    queue.send(json.dumps({"account": post.account, "body": {"model": MODEL, "input": "a"}}))
+    for _ in range(3):
+        assert queue.deliver(post.door) == 0
+    assert queue.receive() == []
+    [dead] = post.dead.receive()
+    assert f"message {dead['messageId']} comes again: NoSuchBucket on no-such-bucket" in caplog.messages
+    assert post.records() == []
+
+
+def test_messages_that_the_deadline_has_overtaken_come_again(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Pace, "seconds", lambda *_: 0.0)  # it is taken to be quick, and is not
+    many = [post.message(f"a text {n}") for n in range(3)]
+    assert post.take(*many, context=Context(0)) == [each["messageId"] for each in many]
+    assert post.records() == []

@@ -11,7 +11,6 @@ import boto3
 import numpy as np
 import pytest
 
-from handler.bulk import Bulk
 from handler.contract.limits import Limits
 from handler.engine.pace import Pace
 from handler.engine.turns import Turns
@@ -19,10 +18,8 @@ from handler.events.messages import Messages
 from handler.service import Service
 from handler.store import StoreUnavailableError
 from tests.batches.post import Context, Post, record
-from tests.batches.works import MODEL
 from tests.conftest import HOUSE
 from tests.stack.ministack import Tables
-from tests.stack.queues import Queue
 
 
 def test_a_message_is_answered_in_the_bucket_and_billed_at_the_online_price(post: Post, service: Service) -> None:
@@ -173,43 +170,6 @@ def test_what_may_succeed_later_comes_again_alone(post: Post, monkeypatch: pytes
     monkeypatch.setattr(Messages, "_send", real)
     assert post.take(bad) == []
     assert len(post.records()) == 2
-
-
-def test_a_message_that_breaks_the_turn_of_all_fails_alone(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = Bulk._accept
-
-    def breaking(self: Bulk, body: Any) -> Any:
-        if body["input"] == "bad":
-            raise RuntimeError("not to be told")
-        return real(self, body)
-
-    monkeypatch.setattr(Bulk, "_accept", breaking)
-    bad, *good = post.message("bad"), post.message("one"), post.message("two")
-    assert post.take(good[0], bad, good[1]) == [bad["messageId"]]
-    assert len(post.records()) == len(post.objects()) == 2
-
-
-def test_a_message_that_always_fails_is_given_up_and_the_log_says_why_by_its_id(
-    post: Post, caplog: pytest.LogCaptureFixture
-) -> None:
-    queue = Queue(hidden_s=0)
-    queue.redrive_to(post.dead, after=3)
-    gone = replace(post.door._config, results_bucket="no-such-bucket")
-    post.door._config = gone
-    queue.send(json.dumps({"account": post.account, "body": {"model": MODEL, "input": "a"}}))
-    for _ in range(3):
-        assert queue.deliver(post.door) == 0
-    assert queue.receive() == []
-    [dead] = post.dead.receive()
-    assert f"message {dead['messageId']} comes again: NoSuchBucket on no-such-bucket" in caplog.messages
-    assert post.records() == []
-
-
-def test_messages_that_the_deadline_has_overtaken_come_again(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Pace, "seconds", lambda *_: 0.0)  # it is taken to be quick, and is not
-    many = [post.message(f"a text {n}") for n in range(3)]
-    assert post.take(*many, context=Context(0)) == [each["messageId"] for each in many]
-    assert post.records() == []
 
 
 def test_what_there_is_no_time_for_is_handed_back(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:

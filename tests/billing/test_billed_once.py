@@ -47,6 +47,15 @@ def test_a_name_that_is_used_for_something_else_is_refused_and_not_billed(
     assert tokens(tables, account) == 5
 
 
+def test_whether_a_name_is_other_works_can_be_known_beforehand(ledger: Ledger, account: str) -> None:
+    assert not ledger.is_reused(named(account))
+    ledger.write(named(account))
+    other, late = (named(account, asked=OTHER, after=after) for after in (HOUR, 2 * DAY))
+    assert [ledger.is_reused(each) for each in (named(account), other, late)] == [False, True, False]
+    ledger.settle(other)  # it was answered all the same, and billed
+    assert not ledger.is_reused(other)
+
+
 def test_a_name_is_its_accounts_and_its_doors(ledger: Ledger, tables: Tables, account: str) -> None:
     of_a_message = named(account)
     assert of_a_message.work.identity is not None

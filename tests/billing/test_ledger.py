@@ -93,8 +93,7 @@ def test_no_other_module_writes_to_a_table_than_the_one_that_carries_the_conditi
         "handler/billing/prices.py": ["put_item"],
         "handler/billing/register.py": ["put_item"],
         "handler/billing/rollups.py": ["put_item"],
-        "handler/batches/rows.py": ["put_item"],
-        "handler/batches/jobs.py": ["transact_write_items"],
+        "handler/batches/rows.py": ["put_item", "transact_write_items"],
     }
     puts = (HOUSE / "handler/billing/puts.py").read_text()
     assert puts.count("ConditionExpression") == 3 == puts.count("ReturnValuesOnConditionCheckFailure")
