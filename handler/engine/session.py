@@ -77,8 +77,7 @@ def _options(threads: int, *, spin: bool) -> Any:
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin else "0")
     options.add_session_config_entry("session.intra_op.spin_duration_us", str(_SPIN_US))
-    # A pattern of what a run had in memory, kept for runs of the very same lengths: few are, and 8,192 tokens took 460 MB
-    # more.
+    # A pattern of a run's memory is kept for runs of the very same lengths: few are, and 8,192 tokens took 460 MB more.
     options.enable_mem_pattern = False
     options.log_severity_level = 3  # errors; its warnings are about choices that the layer has made on purpose
     return options
