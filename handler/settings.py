@@ -42,6 +42,9 @@ class Settings:
         "sizes",
         "hashes",
     )
+    require_gpu: int = _setting(
+        0, "1 where the host promises a GPU: a start without one, or with a layer for a CPU, then fails.", most=1
+    )
     model_aliases: str = _setting("", "Further names of the model, `alias=id` separated by commas.")
     threads: int = _setting(0, "Threads of one inference; 0 takes the container's share of the CPUs.")
     empty_input: str = _setting(
@@ -71,9 +74,9 @@ class Settings:
     )
     max_run_seconds: int = _setting(
         300,
-        "Seconds of a run, of up to 256 tokens or one text, after which the engine counts as hung and a process that "
-        "has several callers ends, so that its host starts another; 0 for never. 8,192 tokens of bge-m3 take a minute "
-        "on two vCPUs.",
+        "Seconds of a run, of up to 256 tokens (16,384 on a GPU) or one text, after which the engine counts as hung "
+        "and a process that has several callers ends, so that its host starts another; 0 for never. 8,192 tokens of "
+        "bge-m3 take a minute on two vCPUs.",
     )
     drain_seconds: int = _setting(
         8,

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from handler.engine import manifest
-from model_layer import calibration, facts, graph, heads, packed, parity, run, smoothing, unigram
+from model_layer import calibration, cuda, facts, graph, heads, packed, parity, run, smoothing, unigram
 from model_layer.catalog import Model
 from model_layer.checkpoint import Provenance, SourceError
 from model_layer.mixed import Bench, needed
@@ -14,16 +14,17 @@ from model_layer.run import Outputs
 from model_layer.sources import Source
 from model_layer.tokenizer import TokenizerError, layer_form
 
-PRECISIONS = ("int8", "mixed", "fp32")
+# What a build can be asked for, by its target: the precision, or CUDA's weights.
+PRECISIONS = {"cpu": ("int8", "mixed", "fp32"), "cuda": ("fp16", "int8")}
 
 
 class BuildError(Exception):
     """The layer cannot be made as it was asked for; the message says why, and which precision passes if that is it."""
 
 
-def is_complete(folder: Path, model: Model, precision: str, *, with_cl100k: bool) -> bool:
-    """Whether the folder holds a finished layer of this model, revision and depth that was asked for in this precision,
-    judged by its files' sizes, and with cl100k's vocabulary where that is asked for."""
+def is_complete(folder: Path, model: Model, precision: str, *, with_cl100k: bool, target: str = "cpu") -> bool:
+    """Whether the folder holds a finished layer of this model, revision and depth that was asked for in this precision
+    for this target, judged by its files' sizes, and with cl100k's vocabulary where that is asked for."""
     try:
         found = manifest.load(folder)
         manifest.check(found, folder, hashes=False)
@@ -31,8 +32,8 @@ def is_complete(folder: Path, model: Model, precision: str, *, with_cl100k: bool
         return False
     if with_cl100k and manifest.CL100K not in found.files:
         return False
-    wanted = (model.id, model.revision, model.geometry.layers, precision)
-    return (found.id, found.revision, found.layers, found.asked) == wanted
+    wanted = (model.id, model.revision, model.geometry.layers, target, precision)
+    return (found.id, found.revision, found.layers, found.target, found.asked) == wanted
 
 
 def build(
@@ -42,10 +43,12 @@ def build(
     folder: Path,
     progress: Callable[[str], None],
     cl100k_base: bytes | None = None,
+    target: str = "cpu",
 ) -> None:
     """Make the layer beside `folder` and move it there when it is whole: an interrupted build leaves no half layer.
 
-    Raises BuildError where `folder` holds anything but a layer: nothing of anybody's is ever deleted.
+    `precision`: one of PRECISIONS[target]. Raises BuildError where `folder` holds anything but a layer: nothing of
+    anybody's is ever deleted.
     """
     folder = folder.resolve()
     check(model, folder)
@@ -55,7 +58,7 @@ def build(
         layer.mkdir(mode=0o755)
         if cl100k_base is not None:
             (layer / manifest.CL100K).write_bytes(cl100k_base)
-        _fill(model, *origin, precision, layer, progress).save(layer)
+        _fill(model, *origin, (target, precision), layer, progress).save(layer)
         for path in layer.iterdir():
             path.chmod(0o644)  # the function's user is another than the builder's
         _check_place(folder)  # again: somebody may have put something there in these minutes
@@ -89,8 +92,14 @@ def _may_be_replaced(folder: Path) -> bool:
 
 
 def _fill(
-    model: Model, source: Source, provenance: Provenance, precision: str, layer: Path, progress: Callable[[str], None]
+    model: Model,
+    source: Source,
+    provenance: Provenance,
+    asked: tuple[str, str],
+    layer: Path,
+    progress: Callable[[str], None],
 ) -> manifest.Manifest:
+    target, precision = asked
     progress("tokenizer")
     try:
         tokenizer = layer_form(source.tokenizer(), model.geometry.vocabulary)
@@ -109,12 +118,14 @@ def _fill(
         progress(f"vectors of {len(inputs)} texts")
         reference = found = run.outputs(layer, inputs, tokenizer.control_ids, unquantized)
         _check_finite(model, reference)
-        if precision != "fp32":
-            bench = Bench(layer, unquantized, inputs, reference, tokenizer.control_ids)
+        bench = Bench(layer, unquantized, inputs, reference, tokenizer.control_ids)
+        if target == "cuda":
+            found = _halve(model, source, bench, precision, progress)
+        elif precision != "fp32":
             model, found = _quantize(model, source, bench, progress, mixed=precision == "mixed")
     parity.save_reference(layer / parity.REFERENCE, inputs, reference)
     _check_finite(model, found)
-    if precision != "fp32":
+    if target == "cpu" and precision != "fp32":
         progress("matrices as onnxruntime packs them")
         packed.write(layer)
 
@@ -127,6 +138,19 @@ def _fill(
 def _check_finite(model: Model, outputs: Outputs) -> None:
     if not outputs.finite:
         raise BuildError(f"{model.id} gives vectors that are not finite: its weights are damaged. Fetch them again.")
+
+
+def _halve(model: Model, source: Source, bench: Bench, weights: str, progress: Callable[[str], None]) -> Outputs:
+    """Write the layer's encoder for CUDA; its outputs. Raises BuildError where it is not exact enough."""
+    cuda.write(source, model, bench.layer, weights, lambda what: progress(f"{weights}: {what}"))
+    progress(f"vectors of {len(bench.inputs)} texts, to compare, without a GPU")
+    found = bench.outputs()
+    _check_finite(model, found)
+    figures = parity.figures(found, bench.reference, model)
+    if short := list(parity.shortfalls(figures, model.required("cuda", weights))):
+        other = " --weights fp16 may pass." if weights == "int8" else ""
+        raise BuildError(f"{model.id} with weights in {weights} is not exact enough: {'; '.join(short)}.{other}")
+    return found
 
 
 def _quantize(

@@ -64,6 +64,10 @@ class Thresholds:
     docstrings: "Thresholds | None" = None
 
 
+# Of a layer for CUDA, by its weights: all that the CPU's must reach, and these cosines.
+_CUDA_COSINE = {"fp16": 0.999, "int8": 0.99}
+
+
 @dataclass(frozen=True)
 class Model:
     id: str
@@ -84,6 +88,18 @@ class Model:
     thresholds: Thresholds
     unquantized: tuple[str, ...] = ()  # matrices and tables that hurt in int8, by measurement (--precision mixed): they
     # stay in float32, and with one of query, key and value the other two, which read the same
+
+    def required(self, target: str, precision: str) -> Thresholds:
+        """What a layer must reach; `precision`: of one for CUDA its weights'."""
+        if target != "cuda":
+            return self.thresholds
+        cosine, others = _CUDA_COSINE[precision], self.thresholds.docstrings
+        return replace(
+            self.thresholds,
+            mean_cosine=cosine,
+            percentile_cosine=cosine,
+            docstrings=others and replace(others, mean_cosine=cosine, percentile_cosine=cosine),
+        )
 
     def with_layers(self, layers: int) -> "Model":
         return replace(self, geometry=replace(self.geometry, layers=layers))

@@ -34,13 +34,19 @@ def _parser() -> argparse.ArgumentParser:
     calls = parser.add_subparsers(required=True, metavar="build|verify|inspect")
 
     make = calls.add_parser("build", help="make the layer of a model")
-    make.set_defaults(call=_build)
+    make.set_defaults(call=_build, parser=make)
     make.add_argument("model", choices=sorted(MODELS))
+    make.add_argument("--target", choices=build.PRECISIONS, default="cpu", help="what is to run it (default cpu)")
     make.add_argument(
         "--precision",
-        choices=build.PRECISIONS,
-        default="int8",
-        help="mixed: int8, but as few matrices in float32 as make it exact enough, by measurement (default int8)",
+        choices=build.PRECISIONS["cpu"],
+        help="of one for a CPU; mixed: int8, but as few matrices in float32 as make it exact enough, by measurement "
+        "(default int8)",
+    )
+    make.add_argument(
+        "--weights",
+        choices=build.PRECISIONS["cuda"],
+        help="of one for CUDA, whose products are fp16; int8: half the memory (default fp16)",
     )
     make.add_argument("--layers", type=_positive, metavar="N", help="a shallower one, of a seeded model")
     make.add_argument("--from", dest="local", type=Path, metavar="DIR", help="the model's files, instead of a download")
@@ -76,13 +82,20 @@ def _layer(text: str) -> Path:
 
 
 def _build(asked: argparse.Namespace) -> int:
-    model, name = MODELS[asked.model], asked.model
+    model, name, target = MODELS[asked.model], asked.model, asked.target
+    given, other = (asked.precision, asked.weights) if target == "cpu" else (asked.weights, asked.precision)
+    if other is not None:
+        asked.parser.error("--precision is for --target cpu, --weights for --target cuda")
+    default = build.PRECISIONS[target][0]
+    precision = given or default
     if asked.layers is not None:
         if model.weights != "seeded":
             raise SourceError(f"{model.id} has the layers it was trained with; --layers is for seeded models.")
         model, name = model.with_layers(asked.layers), f"{name}-{asked.layers}"
-    folder = asked.out or OUT / (name if asked.precision == "int8" else f"{name}-{asked.precision}")
-    if asked.if_absent and build.is_complete(folder, model, asked.precision, with_cl100k=asked.cl100k != "none"):
+    suffixes = ["cuda"] * (target == "cuda") + [precision] * (precision != default)
+    folder = asked.out or OUT / "-".join([name, *suffixes])
+    with_cl100k = asked.cl100k != "none"
+    if asked.if_absent and build.is_complete(folder, model, precision, with_cl100k=with_cl100k, target=target):
         print(f"model layer {folder}: there already")
         return 0
     build.check(model, folder)  # before anything is fetched
@@ -91,11 +104,11 @@ def _build(asked: argparse.Namespace) -> int:
     def progress(step: str) -> None:
         print(f"  {time.monotonic() - start:5.1f} s  {step}", flush=True)
 
-    print(f"model layer {folder}: building {model.id}, {asked.precision}", flush=True)
+    print(f"model layer {folder}: building {model.id}, {precision} for {target}", flush=True)
     downloads = OUT / "sources"
     vocabulary = _cl100k(asked.cl100k, downloads)  # first: it is small, and the model may be 2.3 GB
     origin = open_source(model, downloads, asked.local)
-    build.build(model, origin, asked.precision, folder, progress, vocabulary)
+    build.build(model, origin, precision, folder, progress, vocabulary, target)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     print(f"  {time.monotonic() - start:5.1f} s  done, peak memory {peak:.1f} GB")
     return _inspect(argparse.Namespace(layer=folder))

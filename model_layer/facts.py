@@ -25,13 +25,13 @@ def names(model: Model) -> set[str]:
 def describe(model: Model, layer: Path, asked: str, origin: Provenance) -> Manifest:
     """The manifest of a layer whose files lie in the folder: all but its parity, its files' hashes and the date.
 
-    `asked` is the build's --precision; where the graph contradicts it, what the graph must have been asked for. Raises
-    TokenizerError, and what `encoder.read` does.
+    `asked` is the build's --precision, or --weights; where the graph contradicts it, what the graph must have been
+    asked for. Raises TokenizerError, and what `encoder.read` does.
     """
     text = tokenizer.read((layer / TOKENIZER).read_text(encoding="utf-8"), model.geometry.vocabulary)
     written = encoder.read(layer)
-    if written.precision == "fp32":
-        asked = "fp32"
+    if written.target == "cuda" or written.precision == "fp32":
+        asked = written.precision
     elif written.float32 != graph.unquantized(model) or asked not in ("int8", "mixed"):
         asked = "mixed"
     return Manifest(
@@ -57,7 +57,7 @@ def describe(model: Model, layer: Path, asked: str, origin: Provenance) -> Manif
         precision=written.precision,
         float32=written.float32,
         activation_scales=written.activation_scales,
-        target="cpu",
+        target=written.target,
         onnxruntime=onnxruntime.__version__,
         cpu=packing.FEATURES if (layer / PACKED).exists() else (),
         parity={},

@@ -20,12 +20,12 @@ from onnx import TensorProto
 
 from handler.engine.manifest import GRAPH, WEIGHTS
 from model_layer import quantize
-from model_layer.catalog import Model
+from model_layer.arrays import POSITIONS, WORDS, Arrays
+from model_layer.catalog import Geometry, Model
 from model_layer.row import ROW_AXIS, Row
-from model_layer.sources import Source, layer_prefix, shapes
+from model_layer.sources import Source, layer_prefix
 from model_layer.writer import MICROSOFT, Writer
 
-WORDS, POSITIONS = "word_embeddings", "position_embeddings"
 FIRST_POSITION = "first_position"
 # Of one encoder layer: matrices that read the same states, which are quantized together or not at all.
 GROUPS = (
@@ -80,25 +80,29 @@ def write(
             states = encoding.layer(index, states)
         graph.output("token_states", states)
         graph.output("dense", encoding.pooled(states))
-        graph.save(
-            folder / GRAPH,
-            [("input_ids", TensorProto.INT64, ["tokens"]), ("lengths", TensorProto.INT64, ["texts"])],
-            [
-                ("dense", TensorProto.FLOAT, ["texts", geometry.hidden]),
-                ("token_states", TensorProto.FLOAT, [1, "tokens", geometry.hidden]),
-            ],
-        )
+        save(graph, folder, geometry)
+
+
+def save(graph: Writer, folder: Path, geometry: Geometry) -> None:
+    """Write GRAPH, which has these inputs and outputs."""
+    graph.save(
+        folder / GRAPH,
+        [("input_ids", TensorProto.INT64, ["tokens"]), ("lengths", TensorProto.INT64, ["texts"])],
+        [
+            ("dense", TensorProto.FLOAT, ["texts", geometry.hidden]),
+            ("token_states", TensorProto.FLOAT, [1, "tokens", geometry.hidden]),
+        ],
+    )
 
 
 class Encoding:
     """BERT's post-norm encoder; XLM-R differs in its geometry alone."""
 
     def __init__(self, writer: Writer, source: Source, model: Model, quantization: Quantization | None) -> None:
-        self.graph, self.source, self.geometry = writer, source, model.geometry
+        self.graph, self.arrays, self.geometry = writer, Arrays(source, model.geometry), model.geometry
         self._quantization = quantization
         self._factors = quantization.factors if quantization else {}
         self.pooling, self._unquantized = model.pooling, unquantized(model)
-        self._shapes = shapes(model.geometry)
 
     @cached_property
     def _row(self) -> Row:
@@ -110,10 +114,10 @@ class Encoding:
 
     def embeddings(self) -> str:
         """Rows of words and of positions, the first token type folded into the latter, summed and normalized."""
-        graph, shape = self.graph, self.geometry
-        words = self._rows(self.table(WORDS, shape.vocabulary), "input_ids")
-        first = graph.constant(FIRST_POSITION, [shape.first_position])
-        positions = self._rows(self.table(POSITIONS, shape.positions), self._row.positions("input_ids", first))
+        graph = self.graph
+        words = self._rows(self.table(WORDS), "input_ids")
+        first = graph.constant(FIRST_POSITION, [self.geometry.first_position])
+        positions = self._rows(self.table(POSITIONS), self._row.positions("input_ids", first))
         states = self.norm(graph.op("Add", words, positions), "embeddings.LayerNorm")
         return graph.op("Unsqueeze", states, graph.constant(ROW_AXIS, [0]))  # as attention takes them
 
@@ -152,13 +156,9 @@ class Encoding:
         start, end = self._row.bounds(text)
         return self.graph.op("Slice", states, start, end, self._token_axis)
 
-    def table(self, name: str, rows: int) -> list[str]:
+    def table(self, name: str) -> list[str]:
         """Names of a table's arrays: float32 rows, or int8 rows and their scales."""
-        hidden, graph = self.geometry.hidden, self.graph
-        table = self.source.tensor(f"embeddings.{name}.weight", rows, hidden)
-        if name == POSITIONS:
-            kinds = self.geometry.token_types
-            table = table + self.source.tensor("embeddings.token_type_embeddings.weight", kinds, hidden)[0]
+        graph, table = self.graph, self.arrays.table(name)
         if self._quantization is None or name in self._unquantized:
             return [graph.weight(name, table)]
         values, scales = quantize.table(table)
@@ -189,7 +189,7 @@ class Encoding:
         return [self._int8_product(values, scale, zero, name) for name in names]
 
     def _int8_product(self, values: str, scale: str, zero: str, name: str) -> str:
-        matrix = self._tensor(f"{name}.weight")
+        matrix = self.arrays.weight(name)
         if (factors := self._factors.get(name)) is not None:
             matrix = matrix * factors
         integers, scales = quantize.matrix(matrix)
@@ -199,17 +199,12 @@ class Encoding:
         return self.graph.op("MatMulIntegerToFloat", *inputs, domain=MICROSOFT)
 
     def _matrix(self, name: str) -> str:
-        return self.graph.weight(name, self._tensor(f"{name}.weight").T)
+        return self.graph.weight(name, self.arrays.weight(name).T)
 
     def _bias(self, name: str) -> str:
-        return self.graph.weight(f"{name}.bias", self._tensor(f"{name}.bias"))
+        return self.graph.weight(f"{name}.bias", self.arrays.bias(name))
 
     def norm(self, states: str, name: str) -> str:
-        scale = self.graph.weight(f"{name}.weight", self._tensor(f"{name}.weight"))
-        bias = self.graph.weight(f"{name}.bias", self._tensor(f"{name}.bias"))
-        return self.graph.op("LayerNormalization", states, scale, bias, epsilon=self.geometry.norm_epsilon)
-
-    def _tensor(self, name: str) -> npt.NDArray[np.float32]:
-        if name.startswith("embeddings."):
-            return self.source.tensor(name, self.geometry.hidden)
-        return self.source.tensor(name, *self._shapes[name.split(".", 3)[3]])
+        scale = self.graph.weight(f"{name}.weight", self.arrays.weight(name))
+        epsilon = self.geometry.norm_epsilon
+        return self.graph.op("LayerNormalization", states, scale, self._bias(name), epsilon=epsilon)

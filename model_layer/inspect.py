@@ -12,6 +12,7 @@ _SCALES = {
     "dynamic": "by what is in a run: each text runs alone",
     None: "none",
 }
+_PRECISIONS = {("cuda", "int8"): "fp16, weights in int8,"}
 
 
 def lines(folder: Path, found: Manifest) -> Iterator[str]:
@@ -28,11 +29,11 @@ def lines(folder: Path, found: Manifest) -> Iterator[str]:
         f"{found.vocabulary:,} pieces",
         "context": f"{found.context} tokens, {found.content_tokens} of text",
         "outputs": ", ".join(found.outputs),
-        "precision": f"{found.precision} for {found.target}: {parity(found.parity)}",
+        "precision": f"{_PRECISIONS.get((found.target, found.precision), found.precision)} for {found.target}: "
+        f"{parity(found.parity)}",
         "scales": _SCALES[found.activation_scales],
         "in float32": ", ".join(found.float32) or ("all" if found.precision == "fp32" else "no matrix"),
-        "machines": f"x86-64, {found.target}, any vector width"
-        + (f"; packed for {', '.join(found.cpu)} without AMX" if found.cpu else ""),
+        "machines": _machines(found),
         "made": f"{made} with onnxruntime {found.onnxruntime}",
         "size": f"{sum(file.bytes for file in found.files.values()) / 1e6:.1f} MB",
     }
@@ -41,6 +42,13 @@ def lines(folder: Path, found: Manifest) -> Iterator[str]:
         yield f"  {name:<10} {value}"
     for name, file in found.files.items():
         yield f"  {name:<20} {file.bytes / 1e6:8.1f} MB  sha256 {file.sha256}"
+
+
+def _machines(found: Manifest) -> str:
+    if found.target == "cuda":
+        return "x86-64 with an NVIDIA GPU, compute capability 7.5 or later"
+    packed = f"; packed for {', '.join(found.cpu)} without AMX" if found.cpu else ""
+    return f"x86-64, {found.target}, any vector width{packed}"
 
 
 def _provenance(found: Manifest) -> str:

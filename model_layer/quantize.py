@@ -13,10 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 Int8 = npt.NDArray[np.int8]
+Bytes = npt.NDArray[np.uint8]
+Halves = npt.NDArray[np.float16]
 Array = npt.NDArray[np.float32]
 Scale = tuple[np.float32, np.uint8]  # and zero point
 
-_BLOCK = 4096  # rows at a time: a table of 250,002 needs no second gigabyte
+BLOCK = 32  # inputs that share a scale in `blocks`: of all sizes the one that every kernel of MatMulNBits takes
+_ROWS = 4096  # at a time: a table of 250,002 needs no second gigabyte
 
 
 def table(array: Array) -> tuple[Int8, Array]:
@@ -26,10 +29,10 @@ def table(array: Array) -> tuple[Int8, Array]:
     """
     values = np.empty(array.shape, np.int8)
     scales = np.empty((len(array), 1), np.float32)
-    for start in range(0, len(array), _BLOCK):
-        block = array[start : start + _BLOCK]
+    for start in range(0, len(array), _ROWS):
+        block = array[start : start + _ROWS]
         widest = np.abs(block).max(axis=1, keepdims=True)
-        values[start : start + _BLOCK], scales[start : start + _BLOCK] = _round(block, widest)
+        values[start : start + _ROWS], scales[start : start + _ROWS] = _round(block, widest)
     return values, scales
 
 
@@ -42,6 +45,20 @@ def matrix(array: Array) -> tuple[Int8, Array]:
     positive, negative = np.maximum(padded, 0), np.maximum(-padded, 0)
     sums = [(part[:, ::2] + part[:, 1::2]).max(axis=1, keepdims=True) for part in (positive, negative)]
     return _round(array, np.maximum(*sums))
+
+
+def blocks(array: Array) -> tuple[Bytes, Halves]:
+    """Of [outputs, inputs] what MatMulNBits takes: uint8 [outputs, inputs / BLOCK, BLOCK] around 128, and float16
+    scales [outputs, inputs / BLOCK]; array ≈ (values - 128) · scales.
+
+    Rounded by the scale as float16 has it; where that is 0 or nearly so, the weights are nothing.
+    """
+    cut = array.reshape(len(array), -1, BLOCK)
+    scales = (np.abs(cut).max(axis=2) / 127).astype(np.float16)
+    steps = scales.astype(np.float32)[..., None]
+    steps[steps == 0] = 1
+    values = np.rint(cut / steps).clip(-127, 127)
+    return (values + 128).astype(np.uint8), scales
 
 
 def activations(low: Array, high: Array) -> Scale:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 from tokenizers import Tokenizer
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when onnxruntime is imported
@@ -14,7 +15,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when onnxruntime is 
 import onnxruntime
 
 from handler.engine.manifest import GRAPH, TOKENIZER
-from model_layer import encoder, heads
+from model_layer import encoder, heads, standin
 
 Ids = npt.NDArray[np.int64]
 
@@ -22,11 +23,15 @@ _TOGETHER = 512  # tokens of texts that share a run
 
 
 def session(model: Path, threads: int = 0) -> onnxruntime.InferenceSession:
-    """`threads`: 0 for one on each core."""
+    """On the CPU, where a graph for CUDA has its stand-in. `threads`: 0 for one on each core."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    graph, source = onnx.load(model, load_external_data=False), str(model)
+    if standin.is_for_cuda(graph):
+        source = standin.without_gpu(graph).SerializeToString()
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(model.parent))
     return onnxruntime.InferenceSession(
-        str(model), options, providers=["CPUExecutionProvider"], disabled_optimizers=["SkipLayerNormFusion"]
+        source, options, providers=["CPUExecutionProvider"], disabled_optimizers=["SkipLayerNormFusion"]
     )
 
 

@@ -44,9 +44,12 @@ def _names(found: Manifest, folder: Path) -> Iterator[str]:
         yield f"{found.id} is no model of the catalog"
         return
     wanted, there = facts.names(model), {path.name for path in folder.iterdir()} - {manifest.NAME}
+    optional = {manifest.CL100K, manifest.UNIGRAM}
     if missing := wanted - found.files.keys():
         yield f"{', '.join(sorted(missing))}: not there, and {model.id} has it"
-    if stray := there - (found.files.keys() & (wanted | {manifest.CL100K, manifest.UNIGRAM, manifest.PACKED})):
+    if found.target != "cuda":
+        optional.add(manifest.PACKED)
+    if stray := there - (found.files.keys() & (wanted | optional)):
         yield f"{', '.join(sorted(stray))}: no file of a layer, or not in the manifest"
     if manifest.CL100K in found.files and found.files[manifest.CL100K].sha256 != cl100k.SHA256:
         yield f"{manifest.CL100K} is not the vocabulary that OpenAI publishes"
@@ -97,7 +100,7 @@ def _vectors(found: Manifest, folder: Path) -> tuple[list[str], dict[str, float]
     if not outputs.finite:
         return ["some output of it is not finite"], {}
     measured = parity.figures(outputs, reference, model)
-    wrong = list(parity.shortfalls(measured, model.thresholds))
+    wrong = list(parity.shortfalls(measured, model.required(found.target, found.precision)))
     for name in sorted(measured.keys() | found.parity.keys()):
         value, recorded = (each.get(name, float("nan")) for each in (measured, found.parity))
         # Shares of texts move in whole texts.

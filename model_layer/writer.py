@@ -100,12 +100,15 @@ class Writer:
         path.write_bytes(model.SerializeToString(deterministic=True))
 
 
-def floats(path: Path) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
-    """The float32 arrays of a written graph by name, mapped from its weights file."""
+_FLOATS = {TensorProto.FLOAT: "<f4", TensorProto.FLOAT16: "<f2"}
+
+
+def floats(path: Path) -> Iterator[tuple[str, npt.NDArray[np.floating]]]:
+    """The float32 and float16 arrays of a written graph by name, mapped from its weights file."""
     for each in onnx.load(path, load_external_data=False).graph.initializer:
-        if each.data_location == TensorProto.EXTERNAL and each.data_type == TensorProto.FLOAT:
+        if each.data_location == TensorProto.EXTERNAL and (kind := _FLOATS.get(each.data_type)):
             place = {entry.key: entry.value for entry in each.external_data}
             yield (
                 each.name,
-                np.memmap(path.parent / place["location"], "<f4", "r", int(place["offset"]), tuple(each.dims)),
+                np.memmap(path.parent / place["location"], kind, "r", int(place["offset"]), tuple(each.dims)),
             )

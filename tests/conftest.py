@@ -56,6 +56,12 @@ def seeded() -> Path:
 
 
 @pytest.fixture(scope="session")
+def seeded_cuda() -> Path:
+    """The same for a GPU."""
+    return _layer("bge-m3-seeded", "--layers", "2", "--target", "cuda")
+
+
+@pytest.fixture(scope="session")
 def tiktoken_cl100k(minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> tiktoken.Encoding:
     """cl100k_base as tiktoken itself has it, which OpenAI's clients cut text with."""
     cache = tmp_path_factory.mktemp("tiktoken")

@@ -1,4 +1,4 @@
-"""Token ids to vectors. No padding and no mask, and a vector never depends on its company."""
+"""Token ids to vectors. No padding and no mask; a vector never depends on its company, on a GPU save for last bits."""
 
 import logging
 import math
@@ -15,6 +15,7 @@ from handler.engine.layer import Layer
 from handler.engine.pace import Pace
 from handler.engine.session import Session, open_packed, open_session
 from handler.engine.sessions import Sessions
+from handler.engine.targets import CPU, TARGETS, Target
 from handler.engine.tokens import Tokens
 from handler.engine.turns import DeadlineError, NonFiniteVectorError, Turns
 from handler.engine.watch import watch
@@ -24,17 +25,15 @@ __all__ = ["DeadlineError", "Engine", "Matrix", "NonFiniteVectorError"]
 
 log = logging.getLogger(__name__)
 
-# Tokens that a run has where texts may share it: with 16 a token takes twice as long as with 128, and
-# from 256 on nothing is gained, while the next caller waits longer.
-_TOGETHER = 256
+_WARM = 512  # tokens of each text of the first run, where that is a full one
 
 
 class Engine:
-    """A loaded layer. Its methods may be called from many threads; texts take turns on all cores.
+    """A loaded layer. Its methods may be called from many threads; texts take turns on all cores, or on the GPU.
 
     `together`: how many tokens short texts may have that share a run, where the layer's vectors allow it; `at_once`:
     how many runs there may be; `most`: how many requests its queue takes; `open_single`: opens a session for those
-    beside others.
+    beside others; `target`: what runs cost there, and how many texts may share one.
     """
 
     def __init__(
@@ -46,15 +45,17 @@ class Engine:
         at_once: int = 1,
         most: float = math.inf,
         open_single: Callable[[], Session | None] | None = None,
+        target: Target = CPU,
     ) -> None:
-        self.tokens, self.dimensions, self.pace = tokens, dimensions, Pace(dimensions, together, most=most)
-        self._turns = Turns(Sessions(session, open_single), dimensions, self.pace, together, at_once)
+        self.tokens, self.dimensions = tokens, dimensions
+        self.pace = Pace(dimensions, together, most=most, target=target)
+        self._turns = Turns(Sessions(session, open_single), dimensions, self.pace, together, at_once, target.texts)
 
     @classmethod
     def load(cls, layer: Layer, settings: Settings) -> "Engine":
         """Tokenizer and session at the same time, then one run, after which nothing is left to be done lazily."""
-        share = cpu.share(settings)
-        threads = settings.threads or max(1, round(share))
+        share, target = cpu.share(settings), TARGETS[layer.manifest.target]
+        threads = 1 if target.alone else settings.threads or max(1, round(share))
         packed = not settings.aws_lambda_runtime_api  # there a cold start fetches each byte that it reads
         start = time.perf_counter()
         with ThreadPoolExecutor(1, "session") as loader:  # onnxruntime lets the interpreter go while it loads
@@ -65,11 +66,12 @@ class Engine:
         opened = time.perf_counter()
         alone = layer.manifest.activation_scales == "dynamic"  # scales are by what is in a run
         dimensions = layer.manifest.dimensions
-        cls(tokens, session, dimensions).encode(tokens.encode(["warm"]))  # the first run's pace is like no other
+        # The first run's pace is like no other.
+        cls(tokens, session, dimensions, target.warm).encode(_first(tokens, layer.manifest.context, target.warm))
         # Without packed matrices to share, a session of its own would hold them a second time.
         single = partial(open_packed, layer, 1, spin=False) if packed and threads > 1 else None
-        together, most = 0 if alone else _TOGETHER, settings.max_queue_requests
-        engine = cls(tokens, session, dimensions, together, threads, most, single)
+        together, most = 0 if alone else target.together, settings.max_queue_requests
+        engine = cls(tokens, session, dimensions, together, threads, most, single, target)
         if settings.max_run_seconds and settings.has_many_callers:
             watch(engine._turns, settings.max_run_seconds)
         log.info(
@@ -105,3 +107,10 @@ class Engine:
     def close(self) -> None:
         """End all that is under way, and all to come, with DeadlineError: the process ends."""
         self._turns.close()
+
+
+def _first(tokens: Tokens, context: int, together: int) -> list[list[int]]:
+    """Ids of a word, and of other texts of so many tokens together, no two of which are alike."""
+    [ids] = tokens.encode(["warm"])
+    length = min(context, _WARM)
+    return [ids, *(ids[:1] * (length - number) for number in range(together // length))]

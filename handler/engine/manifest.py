@@ -55,11 +55,11 @@ class Manifest:
     layers: int
     pooling: str  # "cls" or "mean"
     outputs: tuple[str, ...]  # "dense" and what else can be fetched
-    asked: str  # --precision of the build: "int8", "mixed" or "fp32"
-    precision: str  # what came of it: "int8" or "fp32"
+    asked: str  # of the build, for a CPU --precision: "int8", "mixed" or "fp32"; for CUDA --weights: "fp16" or "int8"
+    precision: str  # what came of it: "int8" or "fp32"; "fp16" or, of the weights alone, "int8"
     float32: tuple[str, ...]  # matrices of an int8 layer that are left in float32
-    activation_scales: str | None  # of an int8 layer: "static", calibrated, or "dynamic", by what shares a run
-    target: str  # "cpu"
+    activation_scales: str | None  # of an int8 CPU layer: "static", calibrated, or "dynamic", by what shares a run
+    target: str  # "cpu" or "cuda"
     onnxruntime: str  # version it was verified with
     cpu: tuple[str, ...]  # CPU features that `packed.onnx` needs, beside that version; empty without it
     parity: dict[str, float]

@@ -5,11 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-# A text costs as much as its tokens, and for each token the attention to all the others: measured on bge-m3's geometry
-# (hidden 1,024), 671 tokens a second at 512 tokens and 152 at 8,192, so that 1.7 · hidden others cost as much as one
-# token more. Beside that a run costs some tokens however short its texts are (336 a second at 8 tokens, 937 at 128).
-_ATTENTION = 1.7
-_RUN = 16.0
+from handler.engine.targets import CPU, Target
 
 _MEMORY = 0.98  # of what was measured before, with each run that is measured: some fifty runs
 _MOST = 3.0  # times as long as expected a run may count: a process that was stopped for a while is not a slow one
@@ -25,20 +21,23 @@ class Pace:
         together: int = 0,
         clock: Callable[[], float] = time.monotonic,
         most: float = math.inf,
+        target: Target = CPU,
     ) -> None:
         """`together`: tokens that texts may have which share a run; `most`: requests that may be taken at once."""
-        self._company, self._together, self._clock, self._most = _ATTENTION * hidden, together, clock, most
+        self._company, self._together, self._clock, self._most = target.attention * hidden, together, clock, most
+        self._run, self._texts = target.run, target.texts
         self._cost = self._seconds = self._last = 0.0
         self._taken: list[float] = []
         self._lock = threading.Lock()
 
     def cost(self, lengths: Iterable[int]) -> float:
-        """Of texts of these lengths in tokens, as the number of tokens that cost as much in a run of many."""
-        cost, room = 0.0, 0
+        """Of texts of these lengths in tokens, as the number of tokens that cost as much in a run of many: a text costs
+        as much as its tokens, and for each token the attention to all the others; and a run something beside that."""
+        cost, room, seats = 0.0, 0, 0
         for length in lengths:
-            if length > room:
-                cost, room = cost + _RUN, max(length, self._together)
-            room -= length
+            if length > room or not seats:
+                cost, room, seats = cost + self._run, max(length, self._together), self._texts
+            room, seats = room - length, seats - 1
             cost += length * (1 + length / self._company)
         return cost
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from handler.engine import packing
+from handler.engine import gpu, packing
 from handler.engine.layer import Layer
 from handler.engine.manifest import GRAPH, PACKED, LayerError
 from handler.engine.packing import PROBE_IDS, PROBE_VECTOR
@@ -34,13 +34,17 @@ class Session(Protocol):
 
 
 def open_session(layer: Layer, threads: int, *, spin: bool, packed: bool = False) -> Session:
-    """A session on the layer's graph; its weights are memory-mapped. LayerError where it cannot be made.
+    """A session on the layer's graph, on what it was made for; a CPU's weights are memory-mapped. LayerError where it
+    cannot be made.
 
     `spin`: threads wait for the next operator in a loop for a moment, 1.2 times as fast for single texts, which is
     right where the container has a vCPU for each thread and wrong where they share a fraction of one. `packed`: use
     matrices that are packed already, where this machine reads them. It saves half of the time and the memory of all
     matrices, and reads their bytes a second time: onnxruntime packs before it looks for what is packed.
     """
+    if layer.manifest.target == "cuda":
+        opened: Session = gpu.open_session(_onnxruntime(), layer.folder / GRAPH, _options(threads, spin=spin))
+        return opened
     if packed and (session := open_packed(layer, threads, spin=spin)):
         return session
     return _open(layer.folder / GRAPH, threads, spin=spin)
@@ -67,14 +71,23 @@ def _onnxruntime() -> Any:
     return onnxruntime
 
 
-def _open(graph: Path, threads: int, *, spin: bool) -> Session:
-    onnxruntime = _onnxruntime()
-    options = onnxruntime.SessionOptions()
+def _options(threads: int, *, spin: bool) -> Any:
+    options = _onnxruntime().SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin else "0")
     options.add_session_config_entry("session.intra_op.spin_duration_us", str(_SPIN_US))
     options.log_severity_level = 3  # errors; its warnings are about choices that the layer has made on purpose
+    return options
+
+
+def _open(graph: Path, threads: int, *, spin: bool) -> Session:
+    onnxruntime, options = _onnxruntime(), _options(threads, spin=spin)
+    if gpu.PROVIDER in onnxruntime.get_available_providers():
+        raise LayerError(
+            f"{graph} is for a CPU, and onnxruntime {onnxruntime.__version__} here is the build for GPUs. Build "
+            "the GPU's layer with --target cuda, or install onnxruntime in its place."
+        )
     if graph.name == PACKED:  # is optimized already
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:

@@ -27,6 +27,7 @@ from handler.engine.calls import Call, Matrix, Run
 from handler.engine.pace import Pace
 from handler.engine.session import RunOptions, run_options
 from handler.engine.sessions import Sessions
+from handler.engine.targets import CPU
 
 log = logging.getLogger(__name__)
 
@@ -60,11 +61,19 @@ class _Thread:
 
 
 class Turns:
-    """The sessions' runs, `at_once` of them. Texts share one while they have `together` tokens at most; 0: each runs
-    alone."""
+    """The sessions' runs, `at_once` of them. Texts share one while they have `together` tokens at most (0: each runs
+    alone) and are no more than `texts`."""
 
-    def __init__(self, sessions: Sessions, dimensions: int, pace: Pace, together: int, at_once: int) -> None:
-        self.pace = pace
+    def __init__(
+        self,
+        sessions: Sessions,
+        dimensions: int,
+        pace: Pace,
+        together: int,
+        at_once: int,
+        texts: int = CPU.texts,
+    ) -> None:
+        self.pace, self._texts = pace, texts
         self._sessions, self._dimensions = sessions, dimensions
         self._together, self._at_once = together, at_once
         self._calls: deque[Call] = deque()  # those with texts that wait, in the order of their turns
@@ -181,7 +190,8 @@ class Turns:
         """One text of each call in turn, for as long as they fit."""
         run = Run([], 0, self._sessions.whole)
         while self._calls:
-            if run.texts and run.tokens + len(self._calls[0].next) > self._together:
+            full = run.tokens + len(self._calls[0].next) > self._together or len(run.texts) == self._texts
+            if run.texts and full:
                 break
             call = self._calls.popleft()
             run.tokens += len(call.next)

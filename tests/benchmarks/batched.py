@@ -6,8 +6,9 @@ from pathlib import Path
 from onnx import TensorProto
 
 from handler.engine.manifest import GRAPH, WEIGHTS
+from model_layer.arrays import POSITIONS, WORDS
 from model_layer.catalog import Model
-from model_layer.graph import FIRST_POSITION, POSITIONS, WORDS, Encoding
+from model_layer.graph import FIRST_POSITION, Encoding
 from model_layer.sources import Source
 from model_layer.writer import MICROSOFT, Writer
 
@@ -30,10 +31,10 @@ def write(source: Source, model: Model, folder: Path) -> None:
 
 class _Batched(Encoding):
     def embeddings(self) -> str:
-        graph, shape = self.graph, self.geometry
-        first, axis = graph.constant(FIRST_POSITION, [shape.first_position]), graph.constant("row_axis", [0])
+        graph = self.graph
+        first, axis = graph.constant(FIRST_POSITION, [self.geometry.first_position]), graph.constant("row_axis", [0])
         end = graph.op("Add", graph.op("Shape", "input_ids", start=1, end=2), first)
-        [words], [table] = self.table(WORDS, shape.vocabulary), self.table(POSITIONS, shape.positions)
+        [words], [table] = self.table(WORDS), self.table(POSITIONS)
         positions = graph.op("Slice", table, first, end, axis)
         return self.norm(graph.op("Add", graph.op("Gather", words, "input_ids"), positions), "embeddings.LayerNorm")
 

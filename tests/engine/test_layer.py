@@ -63,7 +63,7 @@ def test_a_changed_byte_is_refused_where_hashes_are_asked_for(layer: Path) -> No
     ("values", "message"),
     [
         ({"format": 1}, f"has not the layer format {manifest.FORMAT}"),
-        ({"target": "cuda"}, "is for cuda, this function serves cpu layers"),
+        ({"target": "tpu"}, "is for tpu, this version serves cpu and cuda layers"),
         ({"surprise": 1}, "is not a manifest"),
         ({"files": 3}, "is not a manifest"),
         ({"files": {}}, "the manifest does not list model.onnx"),

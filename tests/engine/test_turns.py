@@ -12,6 +12,7 @@ import pytest
 from handler.engine.engine import DeadlineError
 from handler.engine.pace import Pace
 from handler.engine.sessions import Sessions
+from handler.engine.targets import CUDA
 from handler.engine.turns import Turns
 
 TOGETHER = 256
@@ -105,6 +106,23 @@ def test_beside_2048_inputs_a_single_one_is_in_the_next_run(session: Held, lengt
         session.end_all()
         small.result(10)
         large.result(10)
+
+
+@pytest.mark.parametrize("length", [3, 100, 8192])
+def test_on_a_gpu_it_is_so_too_and_no_run_is_larger_than_is_said(session: Held, length: int) -> None:
+    shared = Turns(Sessions(session), 1, Pace(1, CUDA.together, target=CUDA), CUDA.together, 1, CUDA.texts)
+    with ThreadPoolExecutor(2) as pool, session:
+        large = ask(pool, shared, LARGE, 2048, length)
+        session.wait_for(1)
+        small = ask(pool, shared, SMALL, 1, 8)
+        queued(shared, 2)
+        session.end_one()
+        session.wait_for(2)
+        assert SMALL in session.runs[1]
+        session.end_all()
+        small.result(10)
+        large.result(10)
+    assert len(session.runs[0]) == min(CUDA.together // length, CUDA.texts)
 
 
 def test_however_many_single_ones_come_a_large_call_has_its_turn(session: Held) -> None:

@@ -24,6 +24,6 @@ SMALL = replace(
 EASY = replace(SMALL, thresholds=Thresholds(0.5, 0.1, None, None))
 
 
-def make(folder: Path, out: Path, precision: str = "fp32", model: Model = SMALL) -> Path:
-    build.build(model, open_source(model, out.parent, folder), precision, out, lambda _: None)
+def make(folder: Path, out: Path, precision: str = "fp32", model: Model = SMALL, target: str = "cpu") -> Path:
+    build.build(model, open_source(model, out.parent, folder), precision, out, lambda _: None, None, target)
     return out

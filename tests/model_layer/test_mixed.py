@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 import pytest
 
-from model_layer import build, graph
+from model_layer import build
+from model_layer.arrays import POSITIONS, WORDS
 from model_layer.catalog import Model, Thresholds
 from model_layer.checkpoint import Provenance
 from model_layer.sources import Source, open_source
@@ -93,7 +94,7 @@ def test_where_nothing_helps_only_fp32_is_named(tmp_path: Path) -> None:
         make(tmp_path / "never", "mixed", never)
 
 
-@pytest.mark.parametrize("table", [graph.WORDS, graph.POSITIONS])
+@pytest.mark.parametrize("table", [POSITIONS, WORDS])
 def test_a_table_can_be_left_in_float32(tmp_path: Path, table: str) -> None:
     easy = replace(EASY, unquantized=(table,))
     assert make(tmp_path / "kept", "int8", easy)["float32"] == [table]
