@@ -72,6 +72,7 @@ lock: .venv/ready  ## resolve pyproject.toml anew into the lock files
 	compile pyproject.toml --group pyproject.toml:build --group pyproject.toml:dev -o requirements.lock; \
 	compile --no-deps --group pyproject.toml:emulator >>requirements.lock; \
 	compile pyproject.toml -c requirements.lock -o requirements.cpu.lock; \
+	compile pyproject.toml --group pyproject.toml:gpu --no-emit-package onnxruntime -c requirements.lock -o requirements.gpu.lock; \
 	compile --group pyproject.toml:build -c requirements.lock -o requirements.build.lock; \
 	compile --group pyproject.toml:ministack -o requirements.ministack.lock; \
 	for name in $(LOCKED); do compile --group pyproject.toml:client-$$name -o tests/clients/locks/$$name.lock; done; \

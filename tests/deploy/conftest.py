@@ -22,7 +22,7 @@ MODEL = "all-minilm-l6-v2"
 
 @pytest.fixture(scope="session")
 def images(minilm: Path) -> Iterator[dict[str, Image]]:
-    """Every stage of the Dockerfile, carried out; the model layer is the one that lies in model_layer/out."""
+    """The stages that the image for CPUs is made of, carried out; the model layer is the one in model_layer/out."""
     stages = image.stages(REPOSITORY / "Dockerfile")
     # Other models' layers stay away: gigabytes to copy, and nothing is made of them.
     others = [f"model_layer/out/{each.name}" for each in minilm.parent.iterdir() if each != minilm]
@@ -30,13 +30,13 @@ def images(minilm: Path) -> Iterator[dict[str, Image]]:
     # Not pytest's own folder, which is closed to the user that Lambda runs the function as.
     with tempfile.TemporaryDirectory(prefix="emblet-image-") as folder:
         Path(folder).chmod(0o755)
-        for name, stage in stages.items():
+        for name in ("code", "layer", "cpu"):
             root = Path(folder, name)
             root.mkdir()
             root.chmod(0o755)
             patterns = [*image.ignored(REPOSITORY), *others]
             made[name] = image.carry_out(
-                stage, root, REPOSITORY, patterns=patterns, earlier=made, arguments={"MODEL": MODEL}
+                stages[name], root, REPOSITORY, patterns=patterns, earlier=made, arguments={"MODEL": MODEL}
             )
         yield made
 

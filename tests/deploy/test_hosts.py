@@ -22,7 +22,7 @@ def files(language: str) -> list[str]:
 
 
 CLOUD_RUN, AZURE, KNATIVE = (yaml.safe_load(text) for text in files("yaml"))
-[RUNPOD], [MODAL] = files("sh"), files("python")
+(RUNPOD, SAGEMAKER), [MODAL] = files("sh"), files("python")
 
 
 def container(file: dict[str, Any]) -> dict[str, Any]:
@@ -98,11 +98,17 @@ def test_hosts_send_more_requests_at_once_than_the_queue_takes() -> None:
     assert min(*sent, inputs) > most
 
 
+def variables(text: str) -> dict[str, str]:
+    return dict(line.split("=", 1) for line in text.splitlines())
+
+
 def test_what_a_host_is_given_as_text_is_whole() -> None:
     ast.parse(MODAL)
-    variables = dict(line.split("=", 1) for line in RUNPOD.splitlines())
+    sagemaker = configured(variables(SAGEMAKER))
 
-    assert configured(variables).request_seconds < 330
+    assert configured(variables(RUNPOD)).request_seconds < 330
+    assert sagemaker.request_seconds < 60
+    assert sagemaker.drain_seconds + RECORD_S < 30
     assert f"web_server({settings.parse({}).port}," in MODAL
     assert "self.server.wait(20)" in MODAL
     assert settings.parse({}).drain_seconds + RECORD_S < 20

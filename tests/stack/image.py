@@ -22,7 +22,8 @@ from pathlib import Path, PurePosixPath
 from docker.utils.build import exclude_paths  # type: ignore[import-untyped]
 
 # What Lambda's base image sets, as far as the Dockerfile or the function uses it.
-BASE_ENV = {"PATH": "/var/lang/bin:/usr/bin:/bin", "LAMBDA_TASK_ROOT": "/var/task", "LANG": "en_US.UTF-8"}
+BASE_ENV = {"PATH": "/var/lang/bin:/usr/bin:/bin", "LD_LIBRARY_PATH": "/var/lang/lib"}
+BASE_ENV |= {"LAMBDA_TASK_ROOT": "/var/task", "LANG": "en_US.UTF-8"}
 _HOST_PATH = "/usr/bin:/bin"
 # A path in a shell line: a slash that begins a word.
 _ABSOLUTE = re.compile(r"""(?<=[\s"'=])/(?=\w)""")
@@ -30,7 +31,7 @@ _PIP = """#!/bin/sh
 [ "$1" = install ] || exit 2
 shift
 for each; do shift; [ "$each" = --no-cache-dir ] || set -- "$@" "$each"; done
-set -- --quiet --link-mode hardlink --compile-bytecode --python '{python}' "$@"
+set -- --quiet --cache-dir '{cache}' --link-mode hardlink --compile-bytecode --python '{python}' "$@"
 '{uv}' pip install --offline "$@" 2>/dev/null || exec '{uv}' pip install "$@"
 """
 
@@ -49,14 +50,15 @@ class Stage:
 
 
 def stages(dockerfile: Path) -> dict[str, Stage]:
-    """The stages of a Dockerfile by name, in its order."""
+    """The stages of a Dockerfile by name, in its order; one that begins with another has that one's instructions."""
     lines = [line for line in dockerfile.read_text().splitlines() if not line.lstrip().startswith("#")]
     found: dict[str, Stage] = {}
     for line in "\n".join(lines).replace("\\\n", " ").splitlines():
         keyword, _, text = line.strip().partition(" ")
         if keyword == "FROM":
             base, _, name = text.partition(" AS ")
-            found[name] = Stage(name, base, ())
+            begun = found.get(base, Stage(name, base, ()))
+            found[name] = Stage(name, begun.base, begun.instructions)
         elif keyword:
             stage = found[name]
             found[name] = Stage(name, stage.base, (*stage.instructions, Instruction(keyword, text.strip())))
@@ -118,6 +120,15 @@ def carry_out(
     return image
 
 
+def declared(stage: Stage) -> Image:
+    """What a stage says of its image, with nothing carried out."""
+    image = Image(Path("/"))
+    for each in stage.instructions:
+        if each.keyword in ("ENV", "WORKDIR", "ENTRYPOINT"):
+            _declare(each, image, string.Template(each.text).substitute(image.env))
+    return image
+
+
 def unprivileged(command: Sequence[str]) -> list[str]:
     """The command as Lambda's user: uid 993, no groups, no capabilities. Only root can become that; others stay who
     they are. One capability is kept where this machine's interpreter lies in a folder closed to others: to read any
@@ -142,10 +153,8 @@ def _carry_out(
             case "ARG":
                 name, _, default = text.partition("=")
                 given.setdefault(name, default)
-            case "ENV":
-                image.env |= dict(word.split("=", 1) for word in shlex.split(text))
-            case "WORKDIR":
-                image.workdir = str(PurePosixPath(image.workdir, text))
+            case "ENV" | "WORKDIR" | "ENTRYPOINT":
+                _declare(each, image, text)
                 image.outside(".").mkdir(parents=True, exist_ok=True)
             case "COPY":
                 origin, sources, target = _copy(text)
@@ -153,13 +162,21 @@ def _carry_out(
                     if origin is None:
                         _copy_context(context, source, visible, image, target, several=len(sources) > 1)
                     else:
-                        shutil.copytree(earlier[origin].outside(source), image.outside(target), dirs_exist_ok=True)
+                        _copy_stage(earlier[origin].outside(source), image.outside(target))
             case "RUN":
                 _run(image, text, given)
-            case "ENTRYPOINT":
-                image.entrypoint = tuple(json.loads(text))
             case _:
                 raise NotImplementedError(f"{each.keyword} {text}")
+
+
+def _declare(instruction: Instruction, image: Image, text: str) -> None:
+    match instruction.keyword:
+        case "ENV":
+            image.env |= dict(word.split("=", 1) for word in shlex.split(text))
+        case "WORKDIR":
+            image.workdir = str(PurePosixPath(image.workdir, text))
+        case "ENTRYPOINT":
+            image.entrypoint = tuple(json.loads(text))
 
 
 def _base(image: Image) -> None:
@@ -169,8 +186,10 @@ def _base(image: Image) -> None:
     image.outside("/tmp").chmod(0o1777)
     lang = image.outside("/var/lang")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", lang], check=True)
-    pip = lang / "bin/pip"
-    pip.write_text(_PIP.format(uv=Path(sys.executable).with_name("uv"), python=lang / "bin/python"))
+    pip, uv = lang / "bin/pip", Path(sys.executable).with_name("uv")
+    # This machine's cache, of which the image's own variables would lead away.
+    cache = subprocess.run([uv, "cache", "dir"], capture_output=True, text=True, check=True).stdout.strip()
+    pip.write_text(_PIP.format(uv=uv, python=lang / "bin/python", cache=cache))
     pip.chmod(0o755)
 
 
@@ -201,6 +220,13 @@ def _run(image: Image, line: str, arguments: Mapping[str, str]) -> None:
     image.log += f"RUN {line}\n{done.stdout}"
     if done.returncode:
         raise subprocess.CalledProcessError(done.returncode, line, f"\n{image.log}")
+
+
+def _copy_stage(source: Path, target: Path) -> None:
+    if source.is_dir():
+        shutil.copytree(source, target, dirs_exist_ok=True)
+    else:
+        shutil.copy2(source, target)
 
 
 def _copy_context(context: Path, source: str, visible: set[str], image: Image, target: str, *, several: bool) -> None:
