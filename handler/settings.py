@@ -143,8 +143,9 @@ class Settings:
     )
     batch_shard_bytes: int = _setting(
         400_000,
-        "Bytes of a batch's file, four to a token, that are executed in one call, in a third of its time at most. What "
-        "has 2,048 inputs is a shard in any case, and so is a line that alone has more.",
+        "Bytes of a batch's file, four to a token, that are executed in one call, in a third of its time at most; of a "
+        "long text each counts for more, as its attention costs. What has 2,048 inputs is a shard in any case, and so "
+        "is a line that alone has more.",
     )
     batch_shards_at_once: int = _setting(
         16, "Shards of a batch that wait or are under way at once, so that other batches have a share of the function."

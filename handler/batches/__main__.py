@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from handler import settings
-from handler.batches.remote import Remote, RemoteError
+from handler.batches.remote import AwayError, Remote, RemoteError
 from handler.contract.batches import ENDPOINT, FINAL, WINDOW
 
 _LOOK_S = 1.0
+_PATIENCE = 300  # looks, one after the other, without an answer
 _WIDTH = 30
 INTERRUPTED = 130
 
@@ -54,12 +55,18 @@ def main(arguments: list[str] | None = None) -> int:
 def watch(
     remote: Remote, batch: dict[str, Any], bar: "Bar", sleep: Callable[[float], None] = time.sleep
 ) -> dict[str, Any]:
-    """The batch once it has ended. Raises RemoteError."""
+    """The batch once it has ended. Raises RemoteError, and of a deployment that is away not before some minutes."""
+    away = 0
     while batch["status"] not in FINAL:
         counts = batch["request_counts"]
         bar.show(batch["status"], counts["completed"] + counts["failed"], counts["total"], "lines")
         sleep(_LOOK_S)
-        batch = remote.call("GET", f"/batches/{batch['id']}")
+        try:
+            batch, away = remote.call("GET", f"/batches/{batch['id']}"), 0
+        except (AwayError, OSError):  # OSError: in the middle of an answer
+            away += 1
+            if away == _PATIENCE:
+                raise
     counts = batch["request_counts"]
     bar.show(batch["status"], counts["completed"] + counts["failed"], counts["total"], "lines")
     bar.end()

@@ -17,6 +17,7 @@ from handler.batches.bucket import Bucket, GoneError
 PART = 5 << 20
 _PIECES, _BYTES = 9000, 4 << 30  # that are joined at once; of more, groups of so many are joined first
 _AHEAD = 8  # small pieces that are read while others are written
+_COPIES = 16  # parts that S3 copies at once: one of 4 GiB takes it some 20 s, and a large output has a hundred
 
 
 @dataclass(frozen=True)
@@ -139,36 +140,48 @@ def _read(bucket: Bucket, piece: Piece) -> bytes:
 
 
 class _Upload:
+    """Its parts are written one after the other, and copied beside that. `complete` or `abort` ends it."""
+
     def __init__(self, bucket: Bucket, key: str) -> None:
-        self._bucket, self._parts = bucket, list[Any]()
+        self._bucket, self._parts = bucket, list[Future[str] | str]()
         with bucket.told():
             upload = bucket.client().create_multipart_upload(Bucket=bucket.name, Key=key)["UploadId"]
         self._place: Any = {"Bucket": bucket.name, "Key": key, "UploadId": upload}
+        self._copying = ThreadPoolExecutor(_COPIES, "copy")
 
     def add(self, part: "bytes | Piece") -> None:
-        number, client = len(self._parts) + 1, self._bucket.client()
-        with self._bucket.told():
-            if isinstance(part, bytes):
-                tag = client.upload_part(**self._place, PartNumber=number, Body=part)["ETag"]
-            else:
-                tag = client.upload_part_copy(
-                    **self._place,
-                    PartNumber=number,
-                    CopySource={"Bucket": self._bucket.name, "Key": part.key},
-                    CopySourceRange=f"bytes={part.start}-{part.end - 1}",
-                )["CopyPartResult"]["ETag"]
-        self._parts.append({"PartNumber": number, "ETag": tag})
+        number = len(self._parts) + 1
+        if isinstance(part, bytes):
+            with self._bucket.told():
+                answer = self._bucket.client().upload_part(**self._place, PartNumber=number, Body=part)
+            self._parts.append(answer["ETag"])
+        else:
+            self._parts.append(self._copying.submit(self._copy, number, part))
 
     def complete(self) -> None:
         """Where another has completed the same before, that one's stays."""
+        tags = [part if isinstance(part, str) else part.result() for part in self._parts]
+        parts: Any = [{"PartNumber": number, "ETag": tag} for number, tag in enumerate(tags, 1)]
         with suppress(GoneError), self._bucket.told():
             self._bucket.client().complete_multipart_upload(
-                **self._place, MultipartUpload={"Parts": self._parts}, IfNoneMatch="*"
+                **self._place, MultipartUpload={"Parts": parts}, IfNoneMatch="*"
             )
+            self._copying.shutdown()
             return
         self.abort()
 
     def abort(self) -> None:
         """The bucket's own rule does it a day later, where it cannot be done now."""
+        self._copying.shutdown(cancel_futures=True)
         with suppress(GoneError, store.StoreUnavailableError), self._bucket.told():
             self._bucket.client().abort_multipart_upload(**self._place)
+
+    def _copy(self, number: int, piece: Piece) -> str:
+        with self._bucket.told():
+            answer = self._bucket.client().upload_part_copy(
+                **self._place,
+                PartNumber=number,
+                CopySource={"Bucket": self._bucket.name, "Key": piece.key},
+                CopySourceRange=f"bytes={piece.start}-{piece.end - 1}",
+            )
+        return answer["CopyPartResult"]["ETag"]

@@ -98,7 +98,7 @@ class Planner:
                 return None
             told = self._bucket.put_new(_plan(batch, etag), found.dumps(), found.told())
             total, shards = int(told["total"]), int(told["shards"])
-            planned = self._jobs.plan(batch, told["model"], etag, total, shards, self._queue.at_once)
+            planned = self._jobs.plan(batch, told.get("model", ""), etag, total, shards, self._queue.at_once)
             batch = planned or self._jobs.get(batch.account, batch.id)
         if batch.status != "in_progress" or batch.ends is not None:
             return None

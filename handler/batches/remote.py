@@ -18,6 +18,10 @@ class RemoteError(Exception):
     """The deployment refuses, or cannot be reached; the message is its own."""
 
 
+class AwayError(RemoteError):
+    """It cannot be reached just now, or has too much to do: later it may answer."""
+
+
 class Remote:
     """The deployment whose API is at `url`, such as `https://…/v1`."""
 
@@ -74,9 +78,10 @@ class Remote:
         try:
             return urllib.request.urlopen(request, timeout=_TIMEOUT_S)  # noqa: S310
         except urllib.error.HTTPError as error:
-            raise RemoteError(_told(error)) from None
+            away = error.code in (429, 500, 502, 503, 504)
+            raise (AwayError if away else RemoteError)(_told(error)) from None
         except urllib.error.URLError as error:
-            raise RemoteError(f"{self._url} cannot be reached: {error.reason}") from None
+            raise AwayError(f"{self._url} cannot be reached: {error.reason}") from None
 
 
 def _told(error: urllib.error.HTTPError) -> str:

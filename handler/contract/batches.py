@@ -112,7 +112,7 @@ class Batch:
             "id": self.id,
             "object": "batch",
             "endpoint": ENDPOINT,
-            "model": self.model,
+            "model": self.model or None,  # none of its lines could be read
             "errors": faults,
             "input_file_id": self.input_file_id,
             "completion_window": WINDOW,

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -178,6 +179,12 @@ def test_a_completed_batch_cannot_be_cancelled(works: Works) -> None:
         works.desk.cancel(works.account, done.id)
     assert (refused.value.status, refused.value.problem.code) == (400, "batch_not_cancellable")
     assert refused.value.message == "Cannot cancel a batch with status 'completed'."
+
+
+def test_a_batch_of_lines_that_are_all_too_long_has_no_model(works: Works) -> None:
+    works.deploy(replace(works.config, batch_max_line_bytes=300))
+    done = works.end(works.submit([line("1", "x" * 999)]))
+    assert (done.batch.status, done.batch.wire()["model"], done.batch.failed) == ("completed", None, 1)
 
 
 # Limits

@@ -1,6 +1,7 @@
 """Many results made one object: within S3's limits, in order, once."""
 
 import random
+import threading
 from typing import Any
 
 import boto3
@@ -17,20 +18,28 @@ class Parts(Bucket):
     """The bucket, and the sizes of the parts that are uploaded to it, which the emulator does not look at."""
 
     def __init__(self, name: str) -> None:
-        self.sizes: dict[str, list[int]] = {}
+        self._sizes: dict[str, dict[int, int]] = {}
         inner = boto3.client("s3")
         inner.meta.events.register("provide-client-params.s3.UploadPart", self._put)
         inner.meta.events.register("provide-client-params.s3.UploadPartCopy", self._copied)
         super().__init__(lambda: inner, name)
         self.copied = 0
+        self.meeting: threading.Barrier | None = None  # of parts that are copied
+
+    @property
+    def sizes(self) -> dict[str, list[int]]:
+        """By key, in the order of the parts."""
+        return {key: [size for _, size in sorted(sizes.items())] for key, sizes in self._sizes.items()}
 
     def _put(self, params: dict[str, Any], **_: Any) -> None:
-        self.sizes.setdefault(params["Key"], []).append(len(params["Body"]))
+        self._sizes.setdefault(params["Key"], {})[params["PartNumber"]] = len(params["Body"])
 
     def _copied(self, params: dict[str, Any], **_: Any) -> None:
         start, _, end = params["CopySourceRange"].removeprefix("bytes=").partition("-")
         self.copied += 1
-        self.sizes.setdefault(params["Key"], []).append(int(end) - int(start) + 1)
+        self._sizes.setdefault(params["Key"], {})[params["PartNumber"]] = int(end) - int(start) + 1
+        if self.meeting is not None:
+            self.meeting.wait(10)
 
 
 @pytest.fixture
@@ -84,6 +93,14 @@ def test_large_pieces_are_copied_where_they_lie(parts: Parts) -> None:
     found, _ = pieces(parts, "join-copied", [6 * MIB, 7 * MIB, 100])
     join(parts, found, "out/join-copied", "work/copied/", never)
     assert parts.copied == 2
+
+
+def test_large_pieces_are_copied_at_once(parts: Parts) -> None:
+    """One after the other, those of the largest outputs took longer than the function has."""
+    found, whole = pieces(parts, "join-at-once", [6 * MIB] * 4)
+    parts.meeting = threading.Barrier(4)
+    assert join(parts, found, "out/join-at-once", "work/at-once/", never) == len(whole)
+    assert content(parts, "out/join-at-once") == whole
 
 
 def test_of_nothing_no_object_is_made(parts: Parts) -> None:

@@ -214,7 +214,10 @@ def test_shards_that_were_given_up_are_done_once_they_are_sent_back(running: Run
 
 POISON = """
 import os, signal
+from handler.batches import careful
 from handler.bulk import Bulk
+
+careful._ENDS_S = -60.0  # here a message is there again at once, where SQS hides it until its execution has long ended
 
 accept = Bulk._accept
 

@@ -6,12 +6,15 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import repeat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from handler.batches.__main__ import Bar
+from handler.batches.__main__ import Bar, watch
+from handler.batches.remote import AwayError, Remote, RemoteError
 from tests.batches.works import Works, line
 from tests.conftest import HOUSE
 from tests.stack.server import PlainServer
@@ -83,6 +86,37 @@ def test_what_is_wrong_is_said_in_a_line(jobs_plain: PlainServer, key: str, tmp_
         assert wrong.returncode == 1
         assert said in wrong.stderr
         assert "Traceback" not in wrong.stderr
+
+
+class Flaky(Remote):
+    """A deployment that answers at the end of these only."""
+
+    def __init__(self, answers: Iterable[Any]) -> None:
+        super().__init__("http://none", "none")
+        self._answers = iter(answers)
+
+    def call(self, *_: Any) -> dict[str, Any]:
+        answer = next(self._answers)
+        if isinstance(answer, Exception):
+            raise answer
+        found: dict[str, Any] = answer
+        return found
+
+
+def told(status: str) -> dict[str, Any]:
+    return {"id": "batch_1", "status": status, "request_counts": {"completed": 0, "failed": 0, "total": 1}}
+
+
+def test_watching_goes_on_while_the_deployment_is_away_for_a_while() -> None:
+    answers = [AwayError("503"), ConnectionResetError(), told("in_progress"), AwayError("503"), told("completed")]
+    ended = watch(Flaky(answers), told("validating"), Bar(io.StringIO()), lambda _: None)
+    assert ended["status"] == "completed"
+
+
+def test_watching_ends_where_the_deployment_refuses_or_stays_away() -> None:
+    for answers in ([RemoteError("Incorrect API key provided.")], repeat(AwayError("503"))):
+        with pytest.raises(RemoteError):
+            watch(Flaky(answers), told("validating"), Bar(io.StringIO()), lambda _: None)
 
 
 class Terminal(io.StringIO):
