@@ -73,9 +73,10 @@ def take_turns(
     passes: int,
     budget: float,
     tell: Callable[[str], None],
+    peaks: Callable[[Worker], Peaks] | None = None,
 ) -> dict[int, Peaks]:
-    """Fill the entries; the machine's peaks by round. Who has had `budget` seconds and LEAST passes sits out, except
-    for ours, which the others are held against.
+    """Fill the entries; the machine's peaks by round, a CPU's unless `peaks` measures others. Who has had `budget`
+    seconds and LEAST passes sits out, except for ours, which the others are held against.
 
     One whose worker ends has the reason as its `fault`, and takes no further part.
     """
@@ -89,7 +90,7 @@ def take_turns(
             entry.fault = str(error)
     measured = {}
     for turn in range(passes):
-        measured[turn] = _peaks(machine)
+        measured[turn] = (peaks or _peaks)(machine)
         start = turn * len(entries) // passes
         for entry in [*entries[start:], *entries[:start]]:
             if entry.fault or (len(entry.passes) >= LEAST and entry.spent > budget and entry.peer != OURS):

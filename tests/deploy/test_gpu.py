@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from samtranslator.model.exceptions import InvalidDocumentException
 
+from handler.settings import Settings
 from tests.stack import cloudformation
 from tests.stack.cloudformation import UNCHECKED, Template
 
@@ -58,6 +59,7 @@ def test_a_function_on_gpus_is_the_one_on_cpus_with_another_image(gpu: dict[str,
     assert ours["Environment"]["Variables"] == theirs["Environment"]["Variables"] | promised
     assert {key: ours[key] for key in ours.keys() - own} == {key: theirs[key] for key in ours.keys() - own}
     assert ours["Code"] == {"ImageUri": IMAGE}
+    assert {each.lower() for each in promised} <= {*Settings.__dataclass_fields__}
 
 
 @pytest.mark.parametrize("name", ["EmbedGpu", "WorkGpu"])
