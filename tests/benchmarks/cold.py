@@ -95,7 +95,7 @@ def longest(env: Mapping[str, str], key: str, model: str, memory_mb: int = LEAST
         _function(env, memory_mb, group) as emulator,
     ):
         emulator.invoke(_event(key, model, "hello"))
-        answer = emulator.invoke(_event(key, model, " ".join(["hello"] * layer.content_tokens)))
+        answer = emulator.invoke(_event(key, model, " ".join(["the"] * layer.content_tokens)))
         assert answer["statusCode"] == 200, answer
         assert json.loads(answer["body"])["usage"]["prompt_tokens"] == layer.content_tokens
         peak = _kib(_proc(_runtime(emulator), "status"))["VmHWM"] / 1024
