@@ -106,6 +106,14 @@ def ledger(
 
 
 @pytest.fixture(scope="session")
+def work(cpu: Image, contents: dict[str, int], stack: Stack, address: Path, ministack: MiniStack) -> Iterator[Emulator]:
+    """The one that executes shards and messages."""
+    with environment(cpu, stack, "Work", ministack) as emulator:
+        (address / "Work").write_text(emulator.endpoint)
+        yield emulator
+
+
+@pytest.fixture(scope="session")
 def make_key(stack: Stack, ministack: MiniStack) -> Callable[[str], str]:
     """A new inference key of an account, made as an operator makes it."""
 

@@ -101,6 +101,37 @@ def test_a_record_that_waits_in_the_deployed_queue_is_written_through_its_mappin
     assert {*left.values()} == {"0"}, "the mapping has deleted the message"
 
 
+def test_a_batch_goes_through_the_deployed_queues_from_an_sdks_file_to_its_output(
+    function: Emulator,
+    ledger: Emulator,
+    work: Emulator,
+    stack: Stack,
+    ministack: MiniStack,
+    make_key: Callable[[str], str],
+) -> None:
+    """MiniStack polls both queues for their mappings, as Lambda does, and ends what is done with."""
+    client = sdk(stack, ministack.endpoint, make_key("acct_batched"))
+    lines = [
+        {"custom_id": str(n), "method": "POST", "url": "/v1/embeddings", "body": {"model": MODEL, "input": f"text {n}"}}
+        for n in range(20)
+    ]
+    content = "\n".join(json.dumps(each) for each in lines).encode()
+
+    file = client.files.create(file=("texts.jsonl", content), purpose="batch")
+    batch = client.batches.create(input_file_id=file.id, endpoint="/v1/embeddings", completion_window="24h")
+    end = time.monotonic() + 60
+    while batch.status not in ("completed", "failed") and time.monotonic() < end:
+        time.sleep(0.2)
+        batch = client.batches.retrieve(batch.id)
+
+    assert (batch.status, batch.errors, batch.output_file_id is not None) == ("completed", None, True), work.log
+    output = [json.loads(each) for each in client.files.content(str(batch.output_file_id)).text.splitlines()]
+    assert [each["custom_id"] for each in output] == [str(n) for n in range(20)]
+    [record] = records(stack, ministack.endpoint, "acct_batched")
+    tokens = sum(each["response"]["body"]["usage"]["total_tokens"] for each in output)
+    assert (int(record["tokens"]["N"]), int(record["requests"]["N"])) == (tokens, 20)
+
+
 def test_the_hourly_event_reaches_the_function_that_keeps_the_books(
     ledger: Emulator, stack: Stack, ministack: MiniStack
 ) -> None:

@@ -153,8 +153,8 @@ def deploy(
     """A stack of the template on MiniStack, whose own translator expands it. Image functions become forwarders to the
     emulators whose addresses lie in the folder `forward_to`, in files of the functions' names, when they are called;
     those of Managed Instances too. RuntimeError where the stack fails."""
-    source, cloudformation = load(template), client("cloudformation", endpoint)
-    resources = source["Resources"]
+    source, cloudformation, parameters = load(template), client("cloudformation", endpoint), parameters or {}
+    defaults, resources = source["Parameters"], source["Resources"]
     source["Resources"] = {name: each for name, each in resources.items() if each["Type"] != _CAPACITY}
     for function, properties in _functions(source).items():
         for name in _MANAGED_ONLY:
@@ -164,6 +164,12 @@ def deploy(
                 properties.pop(name, None)
             code = _FORWARDER.format(address=str(forward_to / function))
             properties |= {"Runtime": "python3.13", "Handler": "index.handler", "InlineCode": code}
+        for event in properties.get("Events", {}).values():
+            # MiniStack keeps a Ref's value as text, where CloudFormation makes a number of it; its poller then fails at
+            # this mapping, and comes to no later one.
+            if scaling := event["Properties"].get("ScalingConfig"):
+                most = scaling["MaximumConcurrency"]["Ref"]
+                scaling["MaximumConcurrency"] = int(parameters.get(most, defaults[most]["Default"]))
     name = f"emblet-{uuid.uuid4().hex[:8]}"
     files = client("s3", endpoint)  # a call of CloudFormation's holds 51,200 bytes; `sam deploy` takes this way too
     files.create_bucket(Bucket=name)
@@ -172,7 +178,7 @@ def deploy(
         StackName=name,
         TemplateURL=f"{endpoint}/{name}/template.json",
         Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
-        Parameters=[{"ParameterKey": key, "ParameterValue": each} for key, each in (parameters or {}).items()],
+        Parameters=[{"ParameterKey": key, "ParameterValue": each} for key, each in parameters.items()],
     )
     end = time.monotonic() + timeout_s
     while (stack := cloudformation.describe_stacks(StackName=name)["Stacks"][0])["StackStatus"].endswith("IN_PROGRESS"):
