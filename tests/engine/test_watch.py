@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 HOUSE = Path(__file__).resolve().parents[2]
 PROCESS = """
 import logging, sys, time
@@ -26,6 +28,25 @@ time.sleep(0.7)
 print("done")
 """
 
+ENGINE = """
+import sys, time
+import numpy as np
+from handler.engine.engine import Engine
+from handler.engine.layer import open_layer
+from handler.settings import parse
+
+class Hung:
+    def run(self, outputs, feed, options=None):
+        time.sleep(1.6)
+        return [np.ones((len(feed["lengths"]), 384), np.float32)]
+
+settings = parse(dict(each.split("=") for each in sys.argv[1:]))
+engine = Engine.load(open_layer(settings), settings)
+engine._turns._sessions.whole = Hung()
+engine.encode([[1, 2]])
+print("done")
+"""
+
 
 def process(*tokens: int) -> "subprocess.CompletedProcess[str]":
     call = [sys.executable, "-c", PROCESS, *map(str, tokens)]
@@ -41,3 +62,21 @@ def test_a_run_that_does_not_end_ends_the_process_while_others_go_on() -> None:
 def test_runs_that_end_may_take_as_long_together_as_they_like_and_an_idle_engine_is_no_hung_one() -> None:
     done = process(*range(1, 25))
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("variables", "ends"),
+    [
+        (("MAX_RUN_SECONDS=1",), True),
+        (("MAX_RUN_SECONDS=1", "AWS_LAMBDA_RUNTIME_API=127.0.0.1:9", "AWS_LAMBDA_MAX_CONCURRENCY=16"), True),
+        (("MAX_RUN_SECONDS=1", "AWS_LAMBDA_RUNTIME_API=127.0.0.1:9"), False),
+        (("MAX_RUN_SECONDS=0",), False),
+    ],
+    ids=["plain server", "Managed Instances", "Lambda, whose timeout ends one call", "never"],
+)
+def test_an_engine_of_several_callers_is_watched_as_the_setting_says(
+    minilm: Path, variables: tuple[str, ...], *, ends: bool
+) -> None:
+    call = [sys.executable, "-c", ENGINE, f"MODEL_DIR={minilm}", "THREADS=1", *variables]
+    done = subprocess.run(call, cwd=HOUSE, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == ((1, "") if ends else (0, "done\n")), done.stderr

@@ -18,6 +18,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from handler.engine.manifest import LayerError
 from model_layer.catalog import MODELS, Model
 from tests.benchmarks import bound, machine
 from tests.benchmarks.bound import Peaks
@@ -46,7 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     model = replace(_BGE_M3, geometry=_SMALL) if asked.cpu else _BGE_M3.with_layers(asked.layers)
     with tempfile.TemporaryDirectory(prefix="emblet-gpu-") as folder:
         made = Materials(model, Path(folder), on_gpu=not asked.cpu, threads=asked.threads, tell=tell)
-        print(f"## {_title(model)}\n\n{machine.processor()}. {made.device()}.\n", flush=True)
+        try:
+            device = made.device()
+        except LayerError as error:
+            sys.exit(f"{error} (--cpu tries the benchmark without one)")
+        print(f"## {_title(model)}\n\n{machine.processor()}. {device}.\n", flush=True)
         results = []
         for result in measure(made, asked):
             results.append(result)

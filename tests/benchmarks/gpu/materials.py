@@ -44,6 +44,7 @@ class Materials:
         }
 
     def device(self) -> str:
+        """What it is measured on. Raises LayerError where there is no GPU, but should be."""
         if not self.on_gpu:
             return "No GPU: figures of the CPU's stand-in, which say nothing of one"
         found = gpu.find()
