@@ -83,8 +83,8 @@ def _serve(model: str, port: int) -> None:
             "AWS_ENDPOINT_URL": endpoint,
             "AWS_REGION": "us-east-1",
             "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_ACCESS_KEY_ID": "local",
-            "AWS_SECRET_ACCESS_KEY": "local",
+            "AWS_ACCESS_KEY_ID": "test",  # the one that MiniStack knows: of presigned requests it looks at the key
+            "AWS_SECRET_ACCESS_KEY": "test",
             "AWS_EC2_METADATA_DISABLED": "true",
             "MODEL_DIR": str(layer),
             "KEYS_TABLE": "Keys",
@@ -256,11 +256,11 @@ Ctrl-C ends the service and all it started; what MiniStack held is gone then.
 
 
 def _exports() -> str:
-    """By what the tools find this interpreter, the stand-in and its tables, as lines of a shell."""
+    """By what the tools find this interpreter, the stand-in, its tables and its bucket, as lines of a shell."""
     names = sorted(os.environ)
     aws = [name for name in names if name.startswith("AWS_")]
-    tables = [name for name in names if name.endswith("_TABLE")]
-    lines = (" ".join(f"{name}={shlex.quote(os.environ[name])}" for name in part) for part in (aws, tables))
+    places = [name for name in names if name.endswith(("_TABLE", "_BUCKET"))]
+    lines = (" ".join(f"{name}={shlex.quote(os.environ[name])}" for name in part) for part in (aws, places))
     path = shlex.quote(str(Path(sys.executable).parent))
     return "\n".join(f"export {line}" for line in (f"PATH={path}:$PATH", *lines))
 

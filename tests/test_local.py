@@ -131,6 +131,43 @@ def test_a_batch_is_done(local: Local) -> None:
         assert '"custom_id":"1"' in client.files.content(batch.output_file_id).text
 
 
+def test_a_file_that_a_terminal_submits_and_an_object_that_is_put_are_batches(local: Local, tmp_path: Path) -> None:
+    """Both are put to the stand-in's S3, the first by a presigned URL, which it looks at as S3 would."""
+    body = {"model": "all-minilm-l6-v2", "input": "the quick brown fox"}
+    line = json.dumps({"custom_id": "1", "method": "POST", "url": "/v1/embeddings", "body": body})
+    (tmp_path / "in.jsonl").write_text(line)
+    base, secret = f"http://127.0.0.1:{local.port}/v1", key(local.printed, "inference")
+    call = [
+        sys.executable,
+        "-m",
+        "handler.batches",
+        "submit",
+        str(tmp_path / "in.jsonl"),
+        "--watch",
+        "--to",
+        "out.jsonl",
+    ]
+    env = os.environ | {"OPENAI_BASE_URL": base, "OPENAI_API_KEY": secret, "PYTHONPATH": str(HOUSE)}
+    done = subprocess.run(call, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert '"custom_id":"1"' in (tmp_path / "out.jsonl").read_text()
+
+    [lines] = re.findall(r"^unset AWS_.*?\n\n", local.printed, re.DOTALL | re.MULTILINE)
+    put = (
+        "import boto3, os; boto3.client('s3').upload_file('in.jsonl', os.environ['RESULTS_BUCKET'], 'in/local/a.jsonl')"
+    )
+    script = f'{lines}\npython -c "{put}"'
+    shell = {"PATH": os.environ["PATH"]}
+    done = subprocess.run(["sh", "-ec", script], cwd=tmp_path, env=shell, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    with openai.OpenAI(base_url=base, api_key=secret) as client:
+        deadline, found = time.monotonic() + 30, ""
+        while found != "completed" and time.monotonic() < deadline:
+            time.sleep(0.2)
+            found = next((each.status for each in client.batches.list() if (each.metadata or {}).get("source")), "")
+    assert found == "completed"
+
+
 def test_a_taken_port_says_how_to_choose_another(local: Local) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "handler.local", "--port", str(local.port)], cwd=HOUSE, capture_output=True, text=True
