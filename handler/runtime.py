@@ -75,12 +75,12 @@ class RuntimeApi:
         if len(cause := _cause(error)) < _CAUSE_BYTES:
             more["Lambda-Runtime-Function-XRay-Error-Cause"] = cause
         told = _told(error) | {"requestId": headers["Lambda-Runtime-Aws-Request-Id"]}
-        self._ask("POST", f"{_call(headers)}/error", orjson.dumps(told), _returned(headers) | more)
+        self._ask("POST", f"{_call(headers)}/error", _json(told), _returned(headers) | more)
 
     def fail_init(self, error: BaseException) -> None:
         """Report that no call will be taken. Raises RuntimeApiError."""
         more = {"Lambda-Runtime-Function-Error-Type": type(error).__name__}
-        self._ask("POST", "/init/error", orjson.dumps(_told(error)), more)
+        self._ask("POST", "/init/error", _json(_told(error)), more)
 
     def _ask(
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
@@ -150,14 +150,26 @@ def _returned(headers: Headers) -> dict[str, str]:
 
 def _told(error: BaseException) -> dict[str, Any]:
     stack = traceback.format_tb(error.__traceback__)
-    return {"errorType": type(error).__name__, "errorMessage": str(error), "stackTrace": stack}
+    return {"errorType": type(error).__name__, "errorMessage": _message(error), "stackTrace": stack}
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # its own __str__ fails: nothing that is wrong with a call ends its thread, and all other calls
+        return type(error).__name__
+
+
+def _json(told: dict[str, Any]) -> bytes:
+    """In ASCII: a message may quote half of a surrogate pair, which UTF-8 has no bytes for."""
+    return json.dumps(told).encode()
 
 
 def _cause(error: BaseException) -> str:
     """An exception as X-Ray reads it, in ASCII, as a header is."""
     frames = traceback.extract_tb(error.__traceback__)
     stack = [{"path": frame.filename, "line": frame.lineno, "label": frame.name} for frame in frames]
-    exception = {"type": type(error).__name__, "message": str(error), "stack": stack}
+    exception = {"type": type(error).__name__, "message": _message(error), "stack": stack}
     paths = sorted({frame.filename for frame in frames})
     return json.dumps({"working_directory": os.getcwd(), "exceptions": [exception], "paths": paths})
 

@@ -96,6 +96,24 @@ def test_an_exception_is_the_calls_error_and_the_next_call_is_served(
     assert api.got().body == b"0.25"
 
 
+def test_whatever_an_exception_says_is_the_calls_error_and_ends_no_other_call(api: RuntimeApi) -> None:
+    class SpeechlessError(Exception):
+        def __str__(self) -> str:
+            raise TypeError
+
+    def handler(event: Any, _: Context) -> Any:
+        if event == "speechless":
+            raise SpeechlessError
+        raise ValueError(f"unknown {event}")
+
+    serve(api, handler)
+    told = []
+    for event in (rb'"\ud800"', b'"speechless"', b'"x"'):
+        api.put(event)
+        told.append(json.loads(api.got().body)["errorMessage"])
+    assert told == ["unknown \ud800", "SpeechlessError", "unknown x"]
+
+
 def test_what_is_no_json_is_an_error_too(api: RuntimeApi) -> None:
     serve(api, lambda *_: object())
     api.put(b"{}")
