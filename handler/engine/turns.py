@@ -79,6 +79,7 @@ class Turns:
         self._calls: deque[Call] = deque()  # those with texts that wait, in the order of their turns
         self._running: list[Run] = []
         self._last = 0.0  # when one ended
+        self._failing: tuple[float, float] | None = None  # when the first and the last run failed since one succeeded
         self._lock = threading.Lock()
         self._idle: list[_Thread] = []
         self._stops: set[RunOptions] = set()
@@ -112,10 +113,12 @@ class Turns:
 
     @property
     def longest(self) -> float:
-        """Seconds since the oldest of the runs that are under way began; 0 where there is none."""
+        """Seconds in which work has brought nothing: since the oldest of the runs that are under way began, or while
+        each that ended has failed; 0 where there is none."""
         with self._lock:
-            begun = [run.begun for run in self._running]
-        return time.perf_counter() - min(begun) if begun else 0.0
+            begun, failing = [run.begun for run in self._running], self._failing
+        under_way = time.perf_counter() - min(begun) if begun else 0.0
+        return max(under_way, failing[1] - failing[0] if failing else 0.0)
 
     def close(self) -> None:
         """End every run and every call, those to come too, with DeadlineError."""
@@ -182,6 +185,9 @@ class Turns:
         except Exception:  # onnxruntime's own exceptions have no common base
             if stop.terminate:
                 raise DeadlineError from None
+            now = time.perf_counter()
+            with self._lock:
+                self._failing = (self._failing[0] if self._failing else now, now)
             raise
         finally:
             self._give(run, vectors)
@@ -220,6 +226,8 @@ class Turns:
             # Of runs at the same time, no second counts twice. What was stopped would have taken longer: it counts as
             # what it took.
             now = time.perf_counter()
+            if vectors is not None:
+                self._failing = None
             self.pace.measured(self.pace.cost(lengths), now - max(run.begun, self._last))
             self._last = now
             for place, (call, index) in reversed(list(enumerate(run.texts))):

@@ -18,12 +18,18 @@ from handler.engine.watch import watch
 class Session:
     def run(self, outputs, feed, options=None):
         time.sleep(3600 if 666 in feed["input_ids"] else 0.1)
+        if 700 in feed["input_ids"]:
+            raise RuntimeError("CUDA failure 700")
         return [np.ones((len(feed["lengths"]), 1), np.float32)]
 
 logging.basicConfig()
 turns = Turns(Sessions(Session()), 1, Pace(1), 0, 2)
 watch(turns, 0.5)
-turns.vectors([[token] for token in map(int, sys.argv[1:])], None)
+for call in sys.argv[1:]:
+    try:
+        turns.vectors([[int(token)] for token in call.split(",")], None)
+    except RuntimeError:
+        print("failed")
 time.sleep(0.7)
 print("done")
 """
@@ -48,20 +54,28 @@ print("done")
 """
 
 
-def process(*tokens: int) -> "subprocess.CompletedProcess[str]":
-    call = [sys.executable, "-c", PROCESS, *map(str, tokens)]
+def process(*calls: list[int]) -> "subprocess.CompletedProcess[str]":
+    call = [sys.executable, "-c", PROCESS, *(",".join(map(str, each)) for each in calls)]
     return subprocess.run(call, cwd=HOUSE, capture_output=True, text=True, timeout=60, check=False)
 
 
 def test_a_run_that_does_not_end_ends_the_process_while_others_go_on() -> None:
-    done = process(1, 666, *range(2, 100))
+    done = process([1, 666, *range(2, 100)])
     assert done.returncode == 1
-    assert "CRITICAL:handler.engine.watch:A run has not ended for 1 s: the process ends" in done.stderr
+    assert "CRITICAL:handler.engine.watch:No run has brought anything for 1 s: the process ends" in done.stderr
 
 
 def test_runs_that_end_may_take_as_long_together_as_they_like_and_an_idle_engine_is_no_hung_one() -> None:
-    done = process(*range(1, 25))
+    done = process([*range(1, 25)])
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+
+
+def test_an_engine_whose_runs_all_fail_ends_the_process_and_one_that_fails_at_times_does_not() -> None:
+    done = process(*[[700]] * 20)
+    assert done.returncode == 1
+    assert 4 <= done.stdout.count("failed") < 20
+    done = process(*[[700], [700], [1]] * 6)
+    assert (done.returncode, done.stdout) == (0, "failed\n" * 12 + "done\n"), done.stderr
 
 
 @pytest.mark.parametrize(
