@@ -54,7 +54,9 @@ def test_each_function_on_gpus_is_an_addition_of_those_who_want_it(
 def test_a_function_on_gpus_is_the_one_on_cpus_with_another_image(gpu: dict[str, Any], name: str, on_cpus: str) -> None:
     ours, theirs = gpu[name]["Properties"], gpu[on_cpus]["Properties"]
     own = {"AcceleratorConfig", "CapacityProviderConfig", "Code", "Environment", "FunctionScalingConfig", "MemorySize"}
-    promised = {"REQUIRE_GPU": "1"} | ({"MAX_QUEUE_REQUESTS": "128"} if name == "EmbedGpu" else {})
+    promised = {"REQUIRE_GPU": "1", "MAX_RUN_SECONDS": "30"} | (
+        {"MAX_QUEUE_REQUESTS": "128"} if name == "EmbedGpu" else {}
+    )
 
     assert ours["Environment"]["Variables"] == theirs["Environment"]["Variables"] | promised
     assert {key: ours[key] for key in ours.keys() - own} == {key: theirs[key] for key in ours.keys() - own}
