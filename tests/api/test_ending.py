@@ -9,12 +9,16 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
+from handler.engine.engine import DeadlineError, Engine
+from handler.service import Service
+from handler.settings import Settings
 from tests.api.conftest import MODEL
 from tests.conftest import HOUSE
 from tests.stack.ministack import MiniStack, Tables
@@ -141,3 +145,19 @@ def test_work_that_was_done_is_recorded_also_where_the_client_has_gone(
         connection.close()
         threading.Event().wait(1)
         assert len(tables.records()) == before + 1
+
+
+def test_what_the_engine_has_is_dropped_when_the_service_closes(minilm: Path) -> None:
+    """Whether its clients have been hung up on or not: else a process that was told to end goes on until it is done."""
+    service = Service.open(Settings(model_dir=str(minilm), keys_table="keys", usage_table="usage"))
+    service._engine = engine = Engine.load(service._layer, service.settings)
+    minutes = [[101, *range(1000 + number, 1200 + number), 102] for number in range(20_000)]
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(engine.encode, minutes)
+        time.sleep(0.2)
+        service.close(0)
+        try:
+            with pytest.raises(DeadlineError):
+                running.result(10)
+        finally:
+            engine.close()
