@@ -3,6 +3,7 @@ library alone."""
 
 import http.client
 import json
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 
 _CHUNK = 1 << 20
 _TIMEOUT_S = 60
+_REASON = 4096  # bytes of what S3 says, at most
 
 
 class RemoteError(Exception):
@@ -56,7 +58,8 @@ class Remote:
                     sent(done, size)
             answer = connection.getresponse()
             if answer.status != 200:
-                raise RemoteError(f"S3 has not taken {path}: {answer.status} {answer.reason}")
+                said = re.findall(r"<(?:Code|Message)>(.*?)</", answer.read(_REASON).decode(errors="replace"))
+                raise RemoteError(f"S3 has not taken {path}: {answer.status} {': '.join(said) or answer.reason}")
         finally:
             connection.close()
         return str(file["id"])

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -86,6 +87,24 @@ def test_what_is_wrong_is_said_in_a_line(jobs_plain: PlainServer, key: str, tmp_
         assert wrong.returncode == 1
         assert said in wrong.stderr
         assert "Traceback" not in wrong.stderr
+
+
+class Misled(Remote):
+    """A deployment that signs with a key that S3 does not know."""
+
+    def call(self, *asked: Any) -> dict[str, Any]:
+        found = super().call(*asked)
+        found["upload"]["url"] = re.sub("Credential=[A-Za-z0-9]+", "Credential=none", found["upload"]["url"])
+        return found
+
+
+def test_why_s3_does_not_take_a_file_is_said_in_its_own_words(
+    jobs_plain: PlainServer, key: str, tmp_path: Path
+) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_bytes(line("1"))
+    with pytest.raises(RemoteError, match="403 InvalidAccessKeyId: The AWS Access Key Id"):
+        Misled(f"{jobs_plain.url}/v1", key).upload(source, lambda *_: None)
 
 
 class Flaky(Remote):
