@@ -200,8 +200,9 @@ def test_with_gpus_the_url_and_the_queues_lead_to_their_functions(address: Path,
     taken = {each["EventSourceArn"].rpartition(":")[2] for each in found if each["FunctionArn"].endswith(ours)}
     url = functions.get_function_url_config(FunctionName=stack.resources["EmbedGpu"], Qualifier="live")
     assert url["FunctionUrl"] == stack.outputs["GpuUrl"] != stack.outputs["Url"]
-    assert environment("EmbedGpu") == environment("Embed") | {"REQUIRE_GPU": "1", "MAX_QUEUE_REQUESTS": "128"}
-    assert environment("WorkGpu") == environment("Work") | {"REQUIRE_GPU": "1"}
+    promised = {"REQUIRE_GPU": "1", "MAX_RUN_SECONDS": "30"}
+    assert environment("EmbedGpu") == environment("Embed") | promised | {"MAX_QUEUE_REQUESTS": "128"}
+    assert environment("WorkGpu") == environment("Work") | promised
     assert taken == {stack.resources[each].rpartition("/")[2] for each in ("Shards", "Messages")}
 
 
