@@ -9,6 +9,7 @@ from tests.benchmarks.gpu import bench, table, wheels
 from tests.benchmarks.gpu.peers import LOADS
 from tests.benchmarks.process import Pass
 from tests.benchmarks.rounds import Entry
+from tests.benchmarks.table import Result
 
 
 def test_the_command_compares_both_kinds_of_weights_with_float32(capsys: pytest.CaptureFixture[str]) -> None:
@@ -33,7 +34,7 @@ def entry(peer: str, seconds: float, cosine: float) -> Entry:
 def test_ours_is_held_against_theirs_the_peak_and_float32() -> None:
     work = Work(tokens=1000, products=1e12, attention=0.0)
     entries = [entry("emblet", 0.1, 0.9995), entry("emblet-int8", 0.2, 0.98), entry("sentence-transformers", 0.3, 1.0)]
-    result = table.Result(LOADS["mixed"], work, entries, {0: Peaks(2e13, 2e13)}, {})
+    result = Result(LOADS["mixed"], work, entries, {0: Peaks(2e13, 2e13)}, {})
 
     lines = list(table.one_load(result))
     assert "20.0 TFLOP/s" in lines[0]
@@ -46,7 +47,7 @@ def test_ours_is_held_against_theirs_the_peak_and_float32() -> None:
 
 
 def test_one_of_ours_that_cannot_be_asked_is_a_failure() -> None:
-    result = table.Result(LOADS["mixed"], Work(1, 1.0, 0.0), [], {0: Peaks(1.0, 1.0)}, {"emblet": "no GPU is here"})
+    result = Result(LOADS["mixed"], Work(1, 1.0, 0.0), [], {0: Peaks(1.0, 1.0)}, {"emblet": "no GPU is here"})
 
     assert list(table.differing(result)) == ["mixed: emblet: no GPU is here"]
 

@@ -28,6 +28,7 @@ from tests.benchmarks.gpu.peers import INT8, LOADS, PEERS
 from tests.benchmarks.peers import OURS
 from tests.benchmarks.process import Matrix, Worker, WorkerError, prepare
 from tests.benchmarks.rounds import Entry, take_turns
+from tests.benchmarks.table import Result
 from tests.benchmarks.workers import products
 
 _BGE_M3 = MODELS["bge-m3-seeded"]
@@ -63,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(bool(different))
 
 
-def measure(made: Materials, asked: argparse.Namespace) -> Iterator[table.Result]:
+def measure(made: Materials, asked: argparse.Namespace) -> Iterator[Result]:
     """A result a load, as they come."""
     texts = {name: made.texts(LOADS[name]) for name in asked.loads}
     vectors = _reference(made, texts)
@@ -90,7 +91,7 @@ def measure(made: Materials, asked: argparse.Namespace) -> Iterator[table.Result
                 peaks,
             )
             work = bound.work(made.model.geometry, LOADS[name].lengths)
-            yield table.Result(LOADS[name], work, entries, measured, absent)
+            yield Result(LOADS[name], work, entries, measured, absent)
 
 
 def _tell(made: Materials, load: str, step: str) -> None:

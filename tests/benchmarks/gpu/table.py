@@ -1,35 +1,17 @@
 """What was measured on a GPU, as markdown."""
 
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
-from tests.benchmarks.bound import Peaks, Work
 from tests.benchmarks.gpu.peers import COSINES, PEERS, THEIRS
-from tests.benchmarks.loads import Load
 from tests.benchmarks.peers import OURS
 from tests.benchmarks.rounds import Entry
-
-
-@dataclass(frozen=True)
-class Result:
-    """Of one load. `absent`: peers that could not be asked, and why."""
-
-    load: Load
-    work: Work
-    entries: Sequence[Entry]
-    peaks: Mapping[int, Peaks]
-    absent: Mapping[str, str]
-
-    def best(self, peer: str) -> Entry | None:
-        """The peer with the batch size that suits it best."""
-        mine = [entry for entry in self.entries if entry.peer == peer and entry.passes]
-        return max(mine, key=lambda entry: statistics.median(entry.rates(self.work)), default=None)
+from tests.benchmarks.table import Result
 
 
 def one_load(result: Result) -> Iterator[str]:
-    peak = statistics.median(each.fp32 for each in result.peaks.values())
-    yield f"**{result.load.name}**: {result.load.about}. Matrix peak in fp16: {peak / 1e12:,.1f} TFLOP/s."
+    peak = result.peak("fp32") / 1e12  # of a GPU both are fp16's
+    yield f"**{result.load.name}**: {result.load.about}. Matrix peak in fp16: {peak:,.1f} TFLOP/s."
     yield ""
     yield "| | batch | tokens/s, median | ms, median | of sentence-transformers | of the peak | cosine, mean (least) |"
     yield "|---|" + "---:|" * 6
