@@ -14,7 +14,7 @@ from handler.events.messages import Messages
 from handler.service import Service
 from handler.settings import Settings
 from tests.batches.post import Post
-from tests.batches.works import Works
+from tests.batches.works import Works, configured
 from tests.conftest import ENTRY, HOUSE
 from tests.doors.conftest import Server
 from tests.stack.frontdoor import FrontDoor
@@ -86,18 +86,7 @@ def sdk(server: Server) -> Callable[[str], openai.OpenAI]:
 
 @pytest.fixture(scope="session")
 def config(minilm: Path, tables: Tables, bucket: str) -> Settings:
-    return Settings(
-        model_dir=str(minilm),
-        keys_table=tables.keys,
-        usage_table=tables.usage,
-        limits_table=tables.limits,
-        prices_table=tables.prices,
-        entries_table=tables.entries,
-        jobs_table=tables.jobs,
-        results_bucket=bucket,
-        batch_shard_bytes=1500,
-        batch_shards_at_once=3,
-    )
+    return configured(minilm, tables, bucket, batch_shard_bytes=1500, batch_shards_at_once=3)
 
 
 @pytest.fixture(scope="session")

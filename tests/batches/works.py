@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -23,6 +24,7 @@ from handler.events import passes
 from handler.events.shards import Pointers
 from handler.service import Service
 from handler.settings import Settings
+from tests.stack.ministack import Tables
 from tests.stack.queues import Queue
 
 MODEL = "all-minilm-l6-v2"
@@ -32,6 +34,21 @@ def line(custom_id: str, text: Any = "the quick brown fox", **body: Any) -> byte
     asked = {"model": MODEL, "input": text, "encoding_format": "base64"} | body
     return (
         json.dumps({"custom_id": custom_id, "method": "POST", "url": "/v1/embeddings", "body": asked}).encode() + b"\n"
+    )
+
+
+def configured(layer: Path, tables: Tables, bucket: str, **more: Any) -> Settings:
+    """The settings of a function that takes files and batches."""
+    return Settings(
+        model_dir=str(layer),
+        keys_table=tables.keys,
+        usage_table=tables.usage,
+        limits_table=tables.limits,
+        prices_table=tables.prices,
+        entries_table=tables.entries,
+        jobs_table=tables.jobs,
+        results_bucket=bucket,
+        **more,
     )
 
 

@@ -16,8 +16,7 @@ from pathlib import Path
 
 from handler.contract.batches import Batch
 from handler.service import Service
-from handler.settings import Settings
-from tests.batches.works import Works, line
+from tests.batches.works import Works, configured, line
 from tests.benchmarks import machine, passes
 from tests.benchmarks.passes import MODEL
 from tests.conftest import HOUSE
@@ -57,16 +56,7 @@ class Bench:
             os.environ.update(stack.env)
             tables = stack.create_tables(HOUSE / "template.yaml", "bench")
             boto3.client("s3").create_bucket(Bucket="bench")
-            config = Settings(
-                model_dir=str(HOUSE / "model_layer/out" / layer),
-                keys_table=tables.keys,
-                usage_table=tables.usage,
-                limits_table=tables.limits,
-                prices_table=tables.prices,
-                entries_table=tables.entries,
-                jobs_table=tables.jobs,
-                results_bucket="bench",
-            )
+            config = configured(HOUSE / "model_layer/out" / layer, tables, "bench")
             service = Service.open(config)
             service.load()
             key = digest(tables.create_key("acct_bench", "inference"))
