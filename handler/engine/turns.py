@@ -112,7 +112,7 @@ class Turns:
         return call.vectors
 
     @property
-    def longest(self) -> float:
+    def fruitless(self) -> float:
         """Seconds in which work has brought nothing: since the oldest of the runs that are under way began, or while
         each that ended has failed; 0 where there is none."""
         with self._lock:

@@ -14,15 +14,17 @@ _LOOKS = 10  # at the runs, while one has the time that it may have
 
 
 def watch(turns: Turns, seconds: float) -> None:
-    """From here on the process ends, with status 1, once a run takes longer than so many seconds, or all
-    have failed for as long."""
+    """From here on the process ends, with status 1, once a run takes longer than so many seconds, or all have
+    failed for as long."""
     threading.Thread(target=_watch, args=(turns, seconds), name="watch", daemon=True).start()
 
 
 def _watch(turns: Turns, seconds: float) -> None:
-    while (longest := turns.longest) <= seconds:
+    while (fruitless := turns.fruitless) <= seconds:
         time.sleep(seconds / _LOOKS)
-    log.critical("No run has brought anything for %.0f s: the process ends, so that its host starts another.", longest)
+    log.critical(
+        "No run has brought anything for %.0f s: the process ends, so that its host starts another.", fruitless
+    )
     logging.shutdown()
     # Not in order: that would wait for the run. No answer leaves before its record is written, so that none is lost.
     os._exit(1)
