@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 TIMEOUT_S = 1.0
 _ATTEMPTS = 2
 _OBJECT_S = 20.0  # an object of 30 MB may take longer than a record
+_CONNECTIONS = 64  # of a client that are kept, at least: more than a process of one call has under way
 # What a record's attempts may take where the ledger queue stands behind them (handler/billing/budget.py): far longer
 # than DynamoDB takes for nearly all, and not so long that there is no second one within the second.
 _CONNECT_S, HURRIED_S = 0.25, 0.45
@@ -122,12 +123,14 @@ def _client(service: Any, config: "Config") -> Any:
 def _config(read_s: float) -> "Config":
     from botocore.config import Config
 
+    config = settings.read()
+    calls = max(_CONNECTIONS, config.max_queue_requests, config.aws_lambda_max_concurrency)
     return Config(
         connect_timeout=TIMEOUT_S,
         read_timeout=read_s,
         retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
         tcp_keepalive=True,  # a frozen environment's idle connection is noticed sooner
-        max_pool_connections=64,
+        max_pool_connections=calls,  # what finds none makes one, a TLS handshake, and throws it away afterwards
     )
 
 

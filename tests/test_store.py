@@ -8,8 +8,9 @@ import pytest
 from botocore.client import BaseClient
 from botocore.errorfactory import ClientExceptionsFactory
 
-from handler import store
+from handler import settings, store
 from handler.billing.register import Register
+from handler.settings import Settings
 from tests.stack.ministack import Tables
 
 
@@ -28,3 +29,19 @@ def test_threads_that_come_together_know_each_others_errors(tables: Tables, monk
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(add, range(8)))
+
+
+@pytest.mark.parametrize(
+    ("config", "calls"),
+    [
+        (Settings(aws_lambda_runtime_api="x", max_queue_requests=128, aws_lambda_max_concurrency=160), 160),
+        (Settings(max_queue_requests=200), 200),
+        (Settings(max_queue_requests=4), 64),
+    ],
+)
+def test_each_of_the_calls_at_once_has_a_connection_that_is_kept(
+    config: Settings, calls: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings, "read", lambda: config)
+
+    assert [vars(store._config(each))["max_pool_connections"] for each in (1.0, 20.0)] == [calls] * 2
