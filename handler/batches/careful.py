@@ -1,5 +1,6 @@
 """A shard whose executions have ended before their time goes line by line: which line it is at is kept, so that the
-next execution knows which one this one died of, or had no time for though it had all of it."""
+next execution knows which one this one died of, or had no time for though it had most of it. One such end may have had
+another cause, where a process has many calls any of them; a second at the same line has not."""
 
 import secrets
 import time
@@ -21,12 +22,13 @@ class Fate(Enum):
     """What earlier executions have met with at a line."""
 
     OPEN = auto()
-    DEAD = auto()  # one has died of it
+    DEAD = auto()  # two have died of it
     LATE = auto()  # two had begun with it, and their time was up before it was done
 
 
 class BusyError(TimeoutError):
-    """Another execution is at the shard: its line under way is none that an execution has died of."""
+    """Another execution is at the shard: its line under way is none that an execution has died of; or at another shard
+    in this process, where one goes line by line."""
 
 
 class Careful:
@@ -38,17 +40,21 @@ class Careful:
         left = 0.0 if deadline is None else deadline - time.monotonic() + _ENDS_S
         self._rows, self._batch, self._me, self._until = rows, batch, secrets.token_hex(8), time.time() + left
         self._key = {"pk": {"S": f"careful#{batch.id}"}, "sk": {"S": f"{shard:08}"}}
-        self._dead, self._late, self._too_late = set[int](), set[int](), set[int]()
+        self._suspect, self._dead, self._late, self._too_late = set[int](), set[int](), set[int](), set[int]()
         self._begun: list[int] = []
 
     def __enter__(self) -> Self:
         row = self._rows.get(self._key["pk"]["S"], self._key["sk"]["S"]) or {}
-        self._dead, self._late, self._too_late = (_offsets(row, name) for name in ("dead", "late", "too_late"))
+        self._suspect, self._dead, self._late, self._too_late = (
+            _offsets(row, name) for name in ("suspect", "dead", "late", "too_late")
+        )
         if "at" in row:
             if float(row["until"]["N"]) > time.time():
                 raise BusyError("another is at this shard")
-            self._update("ADD dead :dead REMOVE #at", {":dead": {"NS": [row["at"]["N"]]}}, row["by"]["S"])
-            self._dead.add(int(row["at"]["N"]))
+            at = int(row["at"]["N"])
+            name, known = ("dead", self._dead) if at in self._suspect else ("suspect", self._suspect)
+            self._update(f"ADD {name} :line REMOVE #at", {":line": {"NS": [str(at)]}}, row["by"]["S"])
+            known.add(at)
         return self
 
     def __exit__(

@@ -2,6 +2,7 @@
 its result, unless another's is there."""
 
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Any
 
 from handler.batches import cost, lines, plan
 from handler.batches.bucket import GoneError
-from handler.batches.careful import Careful, Fate
+from handler.batches.careful import BusyError, Careful, Fate
 from handler.batches.done import Progress
 from handler.batches.lines import Line
 from handler.batches.queue import CLOSE, FINISH, Shard, Shards, Steps
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 _GROUP = 64  # lines that are given to the engine together, and of two groups one is read and written meanwhile
 _GROUPS = 3  # of them under way
 _CAREFUL = 3  # received so often, it goes line by line
+_WAITS = 1 / 3  # of an execution's time, as long as a shard takes, for another that goes line by line in its process
 
 Embed = Callable[[Sequence[Mapping[str, Any]], Payer, float | None], list[Answered]]
 
@@ -48,10 +50,12 @@ class Worker:
         self._results, self._shards, self._steps = results, shards, steps
         self._jobs, self._bucket = results.jobs, results.bucket
         self._payer, self._embed, self._longest = payer, embed, longest
+        self._one = threading.Lock()
 
     def run(self, shard: Shard, received: int = 1, deadline: float | None = None) -> None:
         """Execute a shard, and see to what comes after it. Any number of times, at once or one after the other: it has
-        one result, and one record of that. Raises StoreUnavailableError, or DeadlineError at the `deadline`."""
+        one result, and one record of that. Raises StoreUnavailableError, BusyError, or DeadlineError at the
+        `deadline`."""
         batch = self._jobs.find(shard.account, shard.batch)
         if batch is None or batch.status != "in_progress" or batch.ends is not None:
             return  # what is left of it is closed
@@ -109,8 +113,21 @@ class Worker:
         if not careful:
             yield _together(batch, found)
             return
-        with Careful(self._jobs.rows, batch, shard.number, deadline) as at:
+        with self._alone(deadline), Careful(self._jobs.rows, batch, shard.number, deadline) as at:
             yield _one_by_one(batch, found, at)
+
+    @contextmanager
+    def _alone(self, deadline: float | None) -> Iterator[None]:
+        """Of all shards in this process, the one that goes line by line: what ends the process is told of one line
+        alone. Those that it ends together come again together, and would each be at the same line as before. Raises
+        BusyError."""
+        waits = -1.0 if deadline is None else max(0.0, (deadline - time.monotonic()) * _WAITS)
+        if not self._one.acquire(timeout=waits):
+            raise BusyError("another shard goes line by line in this process")
+        try:
+            yield
+        finally:
+            self._one.release()
 
     def _answers(
         self, groups: Iterator["_Group"], payer: Payer, deadline: float | None

@@ -1,7 +1,10 @@
 """Lines that end whoever executes them, or fail for good, and those beside them, which do not."""
 
 import gc
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -99,6 +102,40 @@ def test_a_line_that_there_was_no_time_or_no_store_for_has_not_ended_its_functio
     works.whole(batch, map(str, range(5)))
 
 
+def test_of_the_shards_of_a_process_one_goes_line_by_line_and_alone_is_told_of_its_end(
+    works: Works, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each a line, as those of 2,048 inputs are: the shards of a process that one of them ends come again together."""
+    batch = works.submit(line(str(n), "word " * 250) for n in range(3))
+    works.plans.deliver(works.planner)
+    first, *others = works.shards.messages()
+    assert len(others) == 2
+    answer, begun, told = executing.Worker._answer, threading.Event(), threading.Event()
+
+    def hanging(self: executing.Worker, group: Any, payer: Payer, deadline: float | None) -> list[Answered]:
+        begun.set()
+        told.wait(30)
+        return answer(self, group, payer, deadline)
+
+    monkeypatch.setattr(executing.Worker, "_answer", hanging)
+    for each in (first, *others):
+        each["attributes"]["ApproximateReceiveCount"] = "3"
+    with ThreadPoolExecutor(1) as pool:
+        under_way = pool.submit(works.executor, {"Records": [first]}, None)
+        try:
+            assert begun.wait(30)
+            soon = SimpleNamespace(get_remaining_time_in_millis=lambda: 500)
+            failed = [works.executor({"Records": [each]}, soon)["batchItemFailures"] for each in others]
+            rows = [works.rows.get(f"careful#{batch.id}", f"{number:08}") for number in range(3)]
+        finally:
+            told.set()
+        assert under_way.result() == {"batchItemFailures": []}
+    assert failed == [[{"itemIdentifier": each["messageId"]}] for each in others], "they come again"
+    assert sum(row is not None for row in rows) == 1, "no line of theirs was under way"
+    works.until_quiet()
+    works.whole(batch, map(str, range(3)))
+
+
 def test_a_line_that_takes_longer_than_there_is_is_its_own_error_and_the_others_are_done(
     works: Works, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,7 +182,21 @@ def test_the_line_of_an_execution_that_goes_on_is_not_taken_for_one_that_ended_i
             assert first.begin(300) is careful.Fate.OPEN
         assert second.begin(0) is careful.Fate.OPEN
         with third:  # what lasted no longer than this has ended
-            assert third.begin(0) is careful.Fate.DEAD
             assert third.begin(300) is careful.Fate.OPEN
             with pytest.raises(careful.BusyError):
                 second.begin(300)
+
+
+def test_a_line_is_dead_once_two_executions_have_ended_at_it(works: Works) -> None:
+    """The first may have been ended by another call of its process, or by its host."""
+    batch = works.submit([line("1"), line("2")])
+
+    def ends_at(offset: int) -> careful.Fate:
+        at = careful.Careful(works.rows, batch, 0, None)
+        at.__enter__()
+        return at.begin(offset)
+
+    assert [ends_at(each) for each in (0, 300, 0)] == [careful.Fate.OPEN] * 3
+    assert ends_at(0) is careful.Fate.DEAD
+    assert ends_at(300) is careful.Fate.OPEN, "the first and the last have ended at others"
+    assert ends_at(300) is careful.Fate.DEAD

@@ -244,13 +244,13 @@ def poisoned(running: Running, tmp_path: Path) -> Iterator[Running]:
 
 
 def test_a_line_that_ends_its_function_is_the_only_one_that_becomes_an_error(poisoned: Running, works: Works) -> None:
-    """Twice its whole shard ends; received for the third time it goes line by line, and the line ends it once more."""
+    """Twice its whole shard ends; received for the third time it goes line by line, and the line ends it twice more."""
     bad = {"3": "poison", "5": "never"}
     batch = works.submit(line(str(n), bad.get(str(n), "the quick brown fox")) for n in range(LINES))
     poisoned.until_quiet()
     done = works.whole(batch, {str(n) for n in range(LINES)} - {*bad})
     assert {*done.errors} == {*bad}
-    assert poisoned.crashes == 3
+    assert poisoned.crashes == 4
     for each in done.errors.values():
         error = each["response"]["body"]["error"]
         assert (each["response"]["status_code"], error["type"]) == (500, "server_error")
