@@ -9,7 +9,7 @@ from samtranslator.model.exceptions import InvalidDocumentException
 
 from handler.settings import Settings
 from tests.stack import cloudformation
-from tests.stack.cloudformation import UNCHECKED, Template
+from tests.stack.cloudformation import UNCHECKED, RefusedError, Template
 
 PATH = Path(__file__).parents[2] / "template.yaml"
 IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/emblet:gpu"
@@ -48,6 +48,29 @@ def test_each_function_on_gpus_is_an_addition_of_those_who_want_it(
     assert {"WorkGpu", "WorkGpuAliaslive", "WorkGpuShard", "WorkGpuMessage", "GpuLostBatchRecords"} < other
     assert one & other == {"GpuCapacity", "GpuCapacityOperatorRole"}, "the instances are shared"
     assert gpu.keys() - plain.keys() == one | other
+
+
+@pytest.mark.parametrize("asked", ["DeployManaged", "DeployGpu", "DeployGpuWork"])
+@pytest.mark.parametrize("network", NETWORK)
+def test_instances_without_a_network_are_refused_before_anything_is_made(
+    source: Template, asked: str, network: str
+) -> None:
+    with pytest.raises(RefusedError) as refused:
+        settled(source, **{asked: "true", network: ""})
+    assert refused.value.args == (f"DeployManaged, DeployGpu and DeployGpuWork need {network}.",)
+
+
+@pytest.mark.parametrize("asked", ["DeployGpu", "DeployGpuWork"])
+def test_gpus_without_an_image_are_refused_before_anything_is_made(source: Template, asked: str) -> None:
+    default = source["Parameters"]["GpuImage"]["Default"]
+
+    with pytest.raises(RefusedError, match="need GpuImage"):
+        settled(source, **{asked: "true", "GpuImage": default})
+    assert settled(source, DeployManaged="true", GpuImage=default), "which has the image of all"
+
+
+def test_who_asks_for_no_instances_need_say_nothing_of_them(source: Template) -> None:
+    assert cloudformation.settle(cloudformation.expand(source))
 
 
 @pytest.mark.parametrize(("name", "on_cpus"), [("EmbedGpu", "Embed"), ("WorkGpu", "Work")])

@@ -185,7 +185,8 @@ def test_the_tables_are_protected_as_the_parameter_says(
 def test_with_gpus_the_url_and_the_queues_lead_to_their_functions(address: Path, ministack: MiniStack) -> None:
     """As far as MiniStack knows them: as ordinary functions, without what makes them Managed Instances'; and it has no
     mappings that are disabled, as Work's are (test_gpu.py)."""
-    parameters = {"DeployGpu": "true", "DeployGpuWork": "true", "GpuImage": "emblet:gpu"}
+    network = {"ManagedSubnetIds": "subnet-0123456789abcdef0", "ManagedSecurityGroupIds": "sg-0123456789abcdef0"}
+    parameters = {"DeployGpu": "true", "DeployGpuWork": "true", "GpuImage": "emblet:gpu", **network}
     stack = cloudformation.deploy(
         REPOSITORY / "template.yaml", ministack.endpoint, forward_to=address, parameters=parameters
     )

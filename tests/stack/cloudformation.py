@@ -57,6 +57,10 @@ def handler(event, context):
 """
 
 
+class RefusedError(Exception):
+    """Parameters that a template's Rules do not admit: nothing of the stack is made."""
+
+
 def load(path: Path) -> Template:
     template: Template = yaml_parse(path.read_text(encoding="utf-8"))
     return template
@@ -89,7 +93,8 @@ def lint(expanded: Template) -> list[str]:
 
 def settle(expanded: Template, parameters: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The resources as CloudFormation would create them with these parameters: those whose condition holds, Ref to a
-    parameter, Fn::If and Fn::FindInMap evaluated, properties of no value left out. References to resources stay."""
+    parameter, Fn::If and Fn::FindInMap evaluated, properties of no value left out. References to resources stay. Raises
+    RefusedError with what the Rules say of the parameters."""
     values = {name: each.get("Default") for name, each in expanded.get("Parameters", {}).items()} | dict(
         parameters or {}
     )
@@ -106,6 +111,8 @@ def settle(expanded: Template, parameters: Mapping[str, str] | None = None) -> d
                 return not holds(operands[0])
             case "Fn::Or":
                 return any(map(holds, operands))
+            case "Fn::EachMemberEquals":
+                return all(each == operands[1] for each in str(value(operands[0])).split(","))
             case "Condition":
                 return holds(operands)
         raise NotImplementedError(function)
@@ -126,6 +133,14 @@ def settle(expanded: Template, parameters: Mapping[str, str] | None = None) -> d
                 return [each for part in node if (each := value(part)) is not nothing]
         return node
 
+    asserted = [
+        each
+        for rule in expanded.get("Rules", {}).values()
+        if holds(rule["RuleCondition"])
+        for each in rule["Assertions"]
+    ]
+    if refused := [each["AssertDescription"] for each in asserted if not holds(each["Assert"])]:
+        raise RefusedError(*refused)
     settled: dict[str, Any] = value(expanded["Resources"])
     return {name: each for name, each in settled.items() if "Condition" not in each or holds(each["Condition"])}
 
