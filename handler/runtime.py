@@ -10,16 +10,19 @@ import http.client
 import json
 import logging
 import os
+import signal
 import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import Any
 
 import orjson
 
 from handler import logs
+from handler.ending import UnderWay
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +107,7 @@ class RuntimeApi:
         return answer.headers, received
 
 
-def serve(api: RuntimeApi, handler: Handler) -> None:
+def serve(api: RuntimeApi, handler: Handler, under_way: UnderWay) -> None:
     """Take calls, one after the other, for as long as there is a Runtime API. Raises RuntimeApiError."""
     asyncio.set_event_loop(asyncio.new_event_loop())  # on which Mangum runs the application
     while True:
@@ -112,7 +115,7 @@ def serve(api: RuntimeApi, handler: Handler) -> None:
         ids = {"requestId": headers["Lambda-Runtime-Aws-Request-Id"]}
         if trace := headers.get("Lambda-Runtime-Trace-Id"):
             ids["xrayTraceId"] = trace
-        with logs.of_call(ids):
+        with under_way.one(), logs.of_call(ids):
             try:
                 _answer(api, handler, headers, event)
             except RuntimeApiError as error:
@@ -175,30 +178,37 @@ def _cause(error: BaseException) -> str:
 
 
 def main() -> int:
-    """Load what `handler.entry` loads, and serve until the Runtime API is gone; an exit status, which is never 0."""
+    """Load what `handler.entry` loads, and serve until the Runtime API is gone, or SIGTERM comes, after which what has
+    begun has DRAIN_SECONDS to be answered; an exit status, 0 after a SIGTERM alone. Nothing depends on that signal,
+    which Lambda promises only where there are extensions.
+    """
     logs.as_lambda_wants()
     # Not by handler.settings: that settings are wrong has to be reported, too.
     address, calls = os.environ["AWS_LAMBDA_RUNTIME_API"], int(os.environ["AWS_LAMBDA_MAX_CONCURRENCY"])
     try:
+        from handler import settings
         from handler.entry import handler
     except BaseException as error:
         log.critical("init failed: %s", error, exc_info=True)
         RuntimeApi(address).fail_init(error)
         return 1
-    ended = threading.Event()
+    ended, under_way = SimpleQueue[int](), UnderWay()  # the queue, because a signal's handler may put to no other
 
     def take() -> None:
         try:
-            serve(RuntimeApi(address), handler)
+            serve(RuntimeApi(address), handler, under_way)
         except Exception:
             log.critical("the Runtime API is gone", exc_info=True)
         finally:
-            ended.set()
+            ended.put(1)
 
+    signal.signal(signal.SIGTERM, lambda *_: ended.put(0))
     for number in range(calls):
         threading.Thread(target=take, name=f"call {number}", daemon=True).start()
-    ended.wait()  # without one of its threads, the process would take fewer calls than Lambda sends it
-    return 1
+    status = ended.get()  # without one of its threads, the process would take fewer calls than Lambda sends it
+    if not status and not under_way.wait(settings.read().drain_seconds):
+        log.error("The process ends, and calls that have begun get no answer.")
+    return status
 
 
 if __name__ == "__main__":

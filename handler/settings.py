@@ -81,7 +81,8 @@ class Settings:
     drain_seconds: int = _setting(
         8,
         "Seconds that a plain HTTP server, told to end by SIGTERM, gives what it has begun (`handler/entry.sh`); then "
-        "what is not embedded yet is dropped, and what is embedded has three more for its record.",
+        "what is not embedded yet is dropped, and what is embedded has three more for its record. So long a process of "
+        "Managed Instances goes on as well.",
     )
     request_seconds: int = _setting(
         600, "Seconds that a plain HTTP server gives a request, as many as SDKs wait; on Lambda it is its Timeout's."

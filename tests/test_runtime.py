@@ -2,20 +2,36 @@
 
 import json
 import logging
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from handler import logs, runtime
+from handler.ending import UnderWay
 from handler.runtime import Context, RuntimeApiError
 from tests.conftest import HOUSE
 from tests.stack.runtimeapi import RuntimeApi
 
 INVOCATION = "/2018-06-01/runtime/invocation"
+# A process whose calls take as long as their event says.
+PROCESS = """
+import sys, time, types
+
+def handler(event, _):
+    print("begun", flush=True)
+    time.sleep(event)
+    return event
+
+sys.modules["handler.entry"] = types.SimpleNamespace(handler=handler)
+from handler import runtime
+sys.exit(runtime.main())
+"""
 
 
 @pytest.fixture
@@ -27,7 +43,7 @@ def api() -> Iterator[RuntimeApi]:
 def serve(api: RuntimeApi, handler: runtime.Handler, threads: int = 1) -> list[threading.Thread]:
     def take() -> None:
         with pytest.raises(RuntimeApiError):
-            runtime.serve(runtime.RuntimeApi(api.address), handler)
+            runtime.serve(runtime.RuntimeApi(api.address), handler, UnderWay())
 
     started = [threading.Thread(target=take, daemon=True) for _ in range(threads)]
     for each in started:
@@ -147,7 +163,7 @@ def test_without_a_runtime_api_nothing_is_served(api: RuntimeApi) -> None:
     thread.join(10)
     assert not thread.is_alive()
     with pytest.raises(RuntimeApiError, match="no answer"):
-        runtime.serve(runtime.RuntimeApi("127.0.0.1:9"), lambda event, _: event)
+        runtime.serve(runtime.RuntimeApi("127.0.0.1:9"), lambda event, _: event, UnderWay())
 
 
 def test_calls_run_at_once_and_what_they_log_is_told_apart(api: RuntimeApi, capsys: pytest.CaptureFixture[str]) -> None:
@@ -193,3 +209,50 @@ def test_an_init_that_fails_is_reported_and_ends_the_process(api: RuntimeApi) ->
     assert got.headers["lambda-runtime-function-error-type"] == "SettingError"
     assert json.loads(got.body)["errorMessage"] == "THREADS=many: expected a whole number, 0 or more"
     assert json.loads(done.stdout.splitlines()[-1])["errorType"] == "SettingError"
+
+
+@pytest.fixture
+def process(api: RuntimeApi) -> Iterator["subprocess.Popen[str]"]:
+    env = {"AWS_LAMBDA_RUNTIME_API": api.address, "AWS_LAMBDA_MAX_CONCURRENCY": "2", "DRAIN_SECONDS": "2"}
+    with subprocess.Popen(
+        [sys.executable, "-c", PROCESS], cwd=HOUSE, env=env, stdout=subprocess.PIPE, text=True
+    ) as made:
+        yield made
+        made.kill()
+
+
+def begin(api: RuntimeApi, process: "subprocess.Popen[str]", seconds: float) -> str:
+    """A call that takes so long and has begun; its id."""
+    call = api.put(json.dumps(seconds).encode())
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    return call
+
+
+def test_a_process_that_is_told_to_end_answers_what_it_has_begun(
+    api: RuntimeApi, process: "subprocess.Popen[str]"
+) -> None:
+    calls = {begin(api, process, seconds) for seconds in (0.5, 0.6)}
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 0
+    assert {api.got().path for _ in calls} == {f"{INVOCATION}/{call}/response" for call in calls}
+
+
+def test_a_process_that_is_told_to_end_waits_for_no_call_longer_than_it_may(
+    api: RuntimeApi, process: "subprocess.Popen[str]"
+) -> None:
+    begin(api, process, 60)
+    start = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 0
+    assert time.monotonic() - start >= 2
+    assert api.posted.empty()
+
+
+def test_a_process_that_has_nothing_to_do_ends_at_once(api: RuntimeApi, process: "subprocess.Popen[str]") -> None:
+    begin(api, process, 0)
+    api.got()
+    start = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 0
+    assert time.monotonic() - start < 1
