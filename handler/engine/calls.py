@@ -28,6 +28,8 @@ class Call:
     open: int = field(init=False)
     running: int = 0
     broken: int | None = None  # the text that has no finite vector
+    failed: Exception | None = None  # what a run of its own texts alone has raised
+    apart: bool = False  # it shares no run: one that it shared has failed, and nobody knows by whose text
     left: bool = False
 
     def __post_init__(self) -> None:
@@ -41,7 +43,13 @@ class Call:
     @property
     def is_over(self) -> bool:
         """Whether no thread has to wait for it any longer."""
-        return not self.open or self.left or self.broken is not None or (self.gone is not None and self.gone.is_set())
+        if not self.open or self.left or self.broken is not None or self.failed is not None:
+            return True
+        return self.gone is not None and self.gone.is_set()
+
+    def goes_with(self, other: "Call") -> bool:
+        """Whether they may share a run."""
+        return other is self or not (self.apart or other.apart)
 
 
 @dataclass(eq=False)
@@ -63,3 +71,9 @@ class Run:
         """What the graph takes: the texts' ids in a row, and how many are whose."""
         ids = chain.from_iterable(call.texts[index] for call, index in self.texts)
         return {"input_ids": np.array(list(ids), np.int64), "lengths": np.array(self.lengths, np.int64)}
+
+    def fail(self, error: Exception) -> None:
+        """It has failed: that is its call's failure, and where several have shared it, each is tried by itself."""
+        calls = {call for call, _ in self.texts}
+        for call in calls:
+            call.apart, call.failed = True, error if len(calls) == 1 else None

@@ -89,7 +89,8 @@ class Turns:
     def vectors(
         self, texts: Sequence[Sequence[int]], deadline: float | None, gone: threading.Event | None = None
     ) -> Matrix:
-        """float32 [texts, dimensions] of token ids. Raises NonFiniteVectorError and DeadlineError."""
+        """float32 [texts, dimensions] of token ids. Raises NonFiniteVectorError, DeadlineError, and what the session
+        raises."""
         call = Call(texts, np.empty((len(texts), self._dimensions), np.float32), deadline, gone)
         if not texts:
             return call.vectors
@@ -141,6 +142,8 @@ class Turns:
                 while True:
                     if call.broken is not None:
                         raise NonFiniteVectorError(call.broken)
+                    if call.failed is not None:
+                        raise call.failed
                     if self._closed or (call.gone is not None and call.gone.is_set()):
                         raise DeadlineError
                     if not call.open or call.left:
@@ -182,13 +185,13 @@ class Turns:
         vectors, run.begun = None, time.perf_counter()
         try:
             vectors = run.session.run(["dense"], run.feed, stop)[0]
-        except Exception:  # onnxruntime's own exceptions have no common base
+        except Exception as error:  # onnxruntime's own exceptions have no common base
             if stop.terminate:
                 raise DeadlineError from None
             now = time.perf_counter()
             with self._lock:
                 self._failing = (self._failing[0] if self._failing else now, now)
-            raise
+                run.fail(error)  # raised by the threads of the call whose texts they are, which may be another's
         finally:
             self._give(run, vectors)
 
@@ -197,7 +200,7 @@ class Turns:
         run = Run([], 0, self._sessions.whole)
         while self._calls:
             full = run.tokens + len(self._calls[0].next) > self._together or len(run.texts) == self._texts
-            if run.texts and full:
+            if run.texts and (full or not self._calls[0].goes_with(run.texts[-1][0])):
                 break
             call = self._calls.popleft()
             run.tokens += len(call.next)
@@ -237,7 +240,7 @@ class Turns:
                     call.open -= 1
                     if not np.isfinite(vectors[place]).all():
                         call.broken = index
-                elif not call.left:
+                elif not call.left and call.failed is None:
                     if not call.waiting:
                         self._calls.appendleft(call)
                     call.waiting.appendleft(index)

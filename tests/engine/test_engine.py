@@ -181,24 +181,28 @@ def test_of_runs_at_the_same_time_no_second_counts_twice(engine: Engine) -> None
     assert 0.5 * took < shared.pace.seconds(cost(shared, texts)) < 1.3 * took, "and not four times as much"
 
 
-def test_a_failed_run_fails_its_caller_alone(engine: Engine) -> None:
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_a_text_whose_runs_fail_fails_its_caller_alone(engine: Engine, at_once: int) -> None:
+    """Whoever shares them, and whoever's thread they are run by."""
+
     class Failing(Session):
         def run(self, outputs: list[str], feed: Any, options: Any = None, /) -> list[npt.NDArray[np.float32]]:
             found = super().run(outputs, feed, options)
-            if len(self.runs) == 2:
+            if 31 in feed["input_ids"]:
                 raise MemoryError
             return found
 
     session = Failing(seconds=0.1)
-    shared = Engine(engine.tokens, session, 2, together=4)
+    shared = Engine(engine.tokens, session, 2, together=8, at_once=at_once)
     with ThreadPoolExecutor() as pool:
-        calls = [pool.submit(shared.encode, [[1], [2], [3], [4]])]
+        calls = [pool.submit(shared.encode, [[n] for n in range(1, 9)])]
         session.begun.wait()
-        calls += [pool.submit(shared.encode, [[n], [n + 1]]) for n in (20, 30)]
-        outcomes = [each.exception() for each in calls]
-    assert [type(each) for each in outcomes].count(MemoryError) == 1
-    [served] = [call for call in calls[1:] if call.exception() is None]
-    assert served.result()[1, 0] == served.result()[0, 0] + 1
+        calls += [pool.submit(shared.encode, [[n], [n + 1]]) for n in (20, 30, 40, 50)]
+        outcomes = [type(each.exception()) for each in calls]
+    assert outcomes == [type(None), type(None), MemoryError, type(None), type(None)]
+    for each, first in zip(calls, (1, 20, None, 40, 50), strict=True):
+        if first is not None:
+            assert each.result()[:2, 0].tolist() == [first, first + 1]
 
 
 @pytest.fixture(scope="module")
