@@ -7,6 +7,7 @@ import time
 from array import array
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 
 from handler.engine import cpu
@@ -18,7 +19,7 @@ from handler.engine.sessions import Sessions
 from handler.engine.targets import CPU, TARGETS, Target
 from handler.engine.tokens import Tokens
 from handler.engine.turns import DeadlineError, NonFiniteVectorError, Turns
-from handler.engine.watch import watch
+from handler.engine.watch import watch, watched
 from handler.settings import Settings
 
 __all__ = ["DeadlineError", "Engine", "Matrix", "NonFiniteVectorError"]
@@ -66,14 +67,16 @@ class Engine:
         opened = time.perf_counter()
         alone = layer.manifest.activation_scales == "dynamic"  # scales are by what is in a run
         dimensions = layer.manifest.dimensions
-        # The first run's pace is like no other.
-        cls(tokens, session, dimensions, target.warm).encode(_first(tokens, layer.manifest.context, target.warm))
+        most_s = settings.max_run_seconds if settings.has_many_callers else 0
+        with watched(most_s) if most_s else nullcontext():
+            # Its pace is like no other's.
+            cls(tokens, session, dimensions, target.warm).encode(_first(tokens, layer.manifest.context, target.warm))
         # Without packed matrices to share, a session of its own would hold them a second time.
         single = partial(open_packed, layer, 1, spin=False) if packed and threads > 1 else None
         together, most = 0 if alone else target.together, settings.max_queue_requests
         engine = cls(tokens, session, dimensions, together, threads, most, single, target)
-        if settings.max_run_seconds and settings.has_many_callers:
-            watch(engine._turns, settings.max_run_seconds)
+        if most_s:
+            watch(engine._turns, most_s)
         log.info(
             "loaded %s: tokenizer %.0f ms, session %.0f ms, first run %.0f ms, %d threads of %.2f vCPU",
             layer.manifest.id,

@@ -1,16 +1,19 @@
-"""An engine that brings nothing any more ends its process, so that its host starts another: a run that hangs would
-never end, and a GPU that has failed once fails each run."""
+"""An engine that brings nothing, from the start or any more, ends its process, so that its host starts another: a run
+that hangs would never end, and a GPU that has failed once fails each run."""
 
 import logging
 import os
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from handler.engine.turns import Turns
 
 log = logging.getLogger(__name__)
 
 _LOOKS = 10  # at the runs, while one has the time that it may have
+_FIRST_S = 300.0  # at least, for a first run: a GPU's fetches hundreds of megabytes of kernels, from whatever disk
 
 
 def watch(turns: Turns, seconds: float) -> None:
@@ -22,9 +25,24 @@ def watch(turns: Turns, seconds: float) -> None:
 def _watch(turns: Turns, seconds: float) -> None:
     while (fruitless := turns.fruitless) <= seconds:
         time.sleep(seconds / _LOOKS)
-    log.critical(
-        "No run has brought anything for %.0f s: the process ends, so that its host starts another.", fruitless
-    )
+    _end(fruitless)
+
+
+@contextmanager
+def watched(seconds: float) -> Iterator[None]:
+    """The first run: where it takes longer than so many seconds, and than minutes, the process ends with status 1."""
+    most = max(seconds, _FIRST_S)
+    timer = threading.Timer(most, _end, (most,))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _end(seconds: float) -> None:
+    log.critical("No run has brought anything for %.0f s: the process ends, so that its host starts another.", seconds)
     logging.shutdown()
     # Not in order: that would wait for the run. No answer leaves before its record is written, so that none is lost.
     os._exit(1)

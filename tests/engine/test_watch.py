@@ -54,6 +54,27 @@ print("done")
 """
 
 
+FIRST = """
+import logging, sys, time
+import numpy as np
+from handler.engine import engine, watch
+from handler.engine.layer import open_layer
+from handler.settings import parse
+
+class Slow:
+    def run(self, outputs, feed, options=None):
+        time.sleep(float(sys.argv[1]))
+        return [np.ones((len(feed["lengths"]), 384), np.float32)]
+
+logging.basicConfig()
+watch._FIRST_S = 2.5
+engine.open_session = lambda *_, **__: Slow()
+settings = parse(dict(each.split("=") for each in sys.argv[2:]))
+engine.Engine.load(open_layer(settings), settings)
+print("ready")
+"""
+
+
 def process(*calls: list[int]) -> "subprocess.CompletedProcess[str]":
     call = [sys.executable, "-c", PROCESS, *(",".join(map(str, each)) for each in calls)]
     return subprocess.run(call, cwd=HOUSE, capture_output=True, text=True, timeout=60, check=False)
@@ -94,3 +115,21 @@ def test_an_engine_of_several_callers_is_watched_as_the_setting_says(
     call = [sys.executable, "-c", ENGINE, f"MODEL_DIR={minilm}", "THREADS=1", *variables]
     done = subprocess.run(call, cwd=HOUSE, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == ((1, "") if ends else (0, "done\n")), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("takes", "variables", "ends"),
+    [
+        (3600, ("MAX_RUN_SECONDS=1",), True),
+        (1.5, ("MAX_RUN_SECONDS=1",), False),
+        (3, ("MAX_RUN_SECONDS=4",), False),
+        (3, ("MAX_RUN_SECONDS=0",), False),
+    ],
+    ids=["hung", "slower than those to come", "within the setting", "never"],
+)
+def test_a_start_whose_first_run_does_not_end_ends_the_process(
+    minilm: Path, takes: float, variables: tuple[str, ...], *, ends: bool
+) -> None:
+    call = [sys.executable, "-c", FIRST, str(takes), f"MODEL_DIR={minilm}", "THREADS=1", *variables]
+    done = subprocess.run(call, cwd=HOUSE, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == ((1, "") if ends else (0, "ready\n")), done.stderr
