@@ -85,6 +85,33 @@ def load(
     return Load(len(latencies) / took, latencies, spent)
 
 
+def pairs(
+    urls: Sequence[str], head: dict[str, str], body: Callable[[int], bytes], seconds: float
+) -> list[tuple[float, ...]]:
+    """How long one caller waits at each of the URLs for the same body, in ms, for as many bodies as there is time: each
+    URL is the first in turn. RuntimeError for an answer that is no 200."""
+    where = [urlsplit(url) for url in urls]
+    connections = [http.client.HTTPConnection(str(each.hostname), each.port, timeout=120) for each in where]
+    bodies = [body(number) for number in range(256)]
+    found: list[tuple[float, ...]] = []
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        took = [0.0] * len(urls)
+        for step in range(len(urls)):
+            place = (len(found) + step) % len(urls)
+            start = time.perf_counter()
+            connections[place].request("POST", where[place].path, bodies[len(found) % len(bodies)], head)
+            answer = connections[place].getresponse()
+            received = answer.read()
+            took[place] = (time.perf_counter() - start) * 1e3
+            if answer.status != 200:
+                raise RuntimeError(f"{answer.status} {received[:500]!r}")
+        found.append(tuple(took))
+    for each in connections:
+        each.close()
+    return found
+
+
 def processor_s(pid: int) -> float:
     """Processor time of a process, all its threads, so far."""
     user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]

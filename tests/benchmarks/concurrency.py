@@ -1,23 +1,26 @@
 """`make bench-concurrency`: many callers of one engine.
 
-A plain server, whose runs callers share, against the same server with one request in its engine at a time; and a
-Managed Instances environment of one process with a thread for each call (handler/runtime.py) against one of as many
-processes (awslambdaric). Each request is one text of 5 to 60 words. What is compared takes turns; medians are told.
+A plain server, whose runs callers share, against the same server whose session has one request at a time, and nothing
+of what sharing takes (onebyone.py); and a Managed Instances environment of one process with a thread for each call
+(handler/runtime.py) against one of as many processes (awslambdaric). Each request is one text of 5 to 60 words. What is
+compared takes turns; medians are told. Whether one caller loses anything is asked of both servers text by text: the
+ratio of two answers' times, one right after the other, is told with how exactly it is known.
 """
 
 import argparse
 import json
+import math
 import statistics
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from tests.benchmarks import machine
-from tests.benchmarks.callers import Load, load, memory_mib, text
+from tests.benchmarks.callers import Load, load, memory_mib, pairs, text
 from tests.benchmarks.ledger import stack
 from tests.conftest import ENTRY, HOUSE, serving
 from tests.stack import managed
@@ -76,10 +79,9 @@ class Bodies:
         return json.dumps(to_event("POST", "/v1/embeddings", headers, body, "127.0.0.1")).encode()
 
 
-def plain(
-    env: Mapping[str, str], model: str, key: str, folder: Path, callers: Sequence[int], passes: int, seconds: float
-) -> Results:
-    """Both servers side by side: one of them has nothing to do while the other is asked."""
+@contextmanager
+def servers(env: Mapping[str, str], folder: Path) -> Iterator[list[Target]]:
+    """Both side by side: one of them has nothing to do while the other is asked."""
     with ExitStack() as running:
         targets = []
         for name, application in (("one at a time", ONE_BY_ONE), ("shared runs", "handler.api.app:create_app")):
@@ -89,8 +91,41 @@ def plain(
             server = Process(["sh", "-c", script], {**env, "PORT": str(port)}, HOUSE, folder / name, f"{url}/ready")
             running.callback(server.stop)
             targets.append(Target(name, f"{url}/v1/embeddings", [server.pid]))
-        head = {"authorization": f"Bearer {key}", "content-type": "application/json"}
-        return rounds(targets, head, Bodies(model, key, events=False), callers, passes, seconds)
+        yield targets
+
+
+def plain(
+    env: Mapping[str, str], model: str, key: str, folder: Path, callers: Sequence[int], passes: int, seconds: float
+) -> Results:
+    with servers(env, folder) as targets:
+        return rounds(targets, _head(key), Bodies(model, key, events=False), callers, passes, seconds)
+
+
+def single(env: Mapping[str, str], model: str, key: str, folder: Path, seconds: float) -> str:
+    """What one caller waits for, as a sentence."""
+    with servers(env, folder) as targets:
+        urls, bodies = [target.url for target in targets], Bodies(model, key, events=False)
+        pairs(urls, _head(key), bodies, min(2.0, seconds))  # a warm-up
+        found = pairs(urls, _head(key), bodies, seconds)
+    alone, shared = (statistics.median(took) for took in zip(*found, strict=True))
+    low, ratio, high = middle([mine / other for other, mine in found])
+    return (
+        f"One caller, {len(found):,} texts at both by turns: {alone:.2f} ms one at a time, {shared:.2f} ms with shared "
+        f"runs; {ratio:.3f} of the time, with 95 % certainty {low:.3f} to {high:.3f}"
+    )
+
+
+def middle(values: Sequence[float]) -> tuple[float, float, float]:
+    """The median of a distribution that these are drawn from, between what it lies between with 95 % certainty: of
+    ordered values as many lie below it as of tosses of a coin are heads."""
+    ordered, half = sorted(values), len(values) / 2
+    reach = 0.98 * math.sqrt(len(values))
+    low, high = max(0, math.floor(half - reach)), min(len(ordered) - 1, math.ceil(half + reach))
+    return ordered[low], statistics.median(ordered), ordered[high]
+
+
+def _head(key: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}", "content-type": "application/json"}
 
 
 def instances(
@@ -139,12 +174,14 @@ def main() -> int:
     parser.add_argument("--at-once", type=int, default=16, help="calls of an environment; default 16")
     parser.add_argument("--passes", type=int, default=5, help="of each; default 5")
     parser.add_argument("--seconds", type=float, default=5, help="of a pass; default 5")
+    parser.add_argument("--single", type=float, default=60, help="seconds for one caller's texts; default 60")
     asked = parser.parse_args()
     model = asked.model or asked.layer
     with tempfile.TemporaryDirectory() as name, stack(Path(name)) as (aws, tables):
         env = serving(aws, tables, HOUSE / "model_layer/out" / asked.layer)
         key = tables.create_key("acct_callers", "inference")
         print(f"{model} on {machine.processor()}\n")
+        print(single(env, model, key, Path(name), asked.single), f"\n{machine.busy()}\n", flush=True)
         measure = partial(plain, env, model, key, Path(name), asked.callers, asked.passes, asked.seconds)
         print("\n".join(table(ordered(measure()), {})), f"\n{machine.busy()}\n")
         if not managed.possible():

@@ -1,20 +1,25 @@
-"""The plain server's application, but for the engine: it has one request at a time, as if nobody else were there."""
+"""The plain server's application, but for the engine: what its callers' requests share. Each goes to the session by
+itself, a text a run, as if nobody else were there, and nothing was there for others."""
 
 import threading
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from fastapi import FastAPI
 
 from handler.api import app
 from handler.engine.calls import Matrix
 from handler.engine.engine import Engine
 
-_turn, _encode = threading.Lock(), Engine.encode
+_turn = threading.Lock()
 
 
-def _alone(engine: Engine, *arguments: Any) -> Matrix:
+def _alone(engine: Engine, ids: Sequence[Sequence[int]], *_: Any) -> Matrix:
+    session = engine._turns._sessions.whole
+    feeds = ({"input_ids": np.array(each, np.int64), "lengths": np.array([len(each)], np.int64)} for each in ids)
     with _turn:
-        return _encode(engine, *arguments)
+        return np.concatenate([session.run(["dense"], feed)[0] for feed in feeds])
 
 
 def create_app() -> FastAPI:
