@@ -15,9 +15,8 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -25,8 +24,9 @@ import numpy as np
 
 from handler.engine.calls import Call, Matrix, Run
 from handler.engine.pace import Pace
-from handler.engine.session import RunOptions, run_options
+from handler.engine.session import RunOptions
 from handler.engine.sessions import Sessions
+from handler.engine.stops import Stops
 from handler.engine.targets import CPU
 
 log = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ class Turns:
         self._failing: tuple[float, float] | None = None  # when the first and the last run failed since one succeeded
         self._lock = threading.Lock()
         self._idle: list[_Thread] = []
-        self._stops: set[RunOptions] = set()
+        self._stops = Stops()
         self._closed = False
         self._helpers = ThreadPoolExecutor(max(1, at_once - 1), "run")
 
@@ -97,7 +97,7 @@ class Turns:
         with self._lock:
             place = next((n for n, other in enumerate(self._calls) if other.running), len(self._calls))
             self._calls.insert(place, call)
-        with self._stop(deadline) as stop:
+        with self._stops.until(deadline) as stop:
             more = min(self._at_once, len(texts)) - 1
             helpers = [self._helpers.submit(self._serve, call, stop, helps=True) for _ in range(more)]
             try:
@@ -125,8 +125,7 @@ class Turns:
         """End every run and every call, those to come too, with DeadlineError."""
         with self._lock:
             self._closed = True
-            for stop in self._stops:
-                stop.terminate = True
+            self._stops.end_all()
             for each in self._idle:
                 each.turn.notify()
 
@@ -249,22 +248,3 @@ class Turns:
         if log.isEnabledFor(logging.DEBUG):
             calls, took = len({call for call, _ in run.texts}), (now - run.begun) * 1e3
             log.debug("a run of %d texts of %d calls, %d tokens, %.1f ms", len(lengths), calls, run.tokens, took)
-
-    @contextmanager
-    def _stop(self, deadline: float | None) -> Iterator[RunOptions]:
-        """Options for runs that end at the deadline, or with the process."""
-        options = run_options()
-        timer = None
-        if deadline is not None:
-            timer = threading.Timer(max(0.0, deadline - time.monotonic()), setattr, (options, "terminate", True))
-            timer.daemon = True
-            timer.start()
-        with self._lock:
-            self._stops.add(options)
-        try:
-            yield options
-        finally:
-            with self._lock:
-                self._stops.discard(options)
-            if timer is not None:
-                timer.cancel()

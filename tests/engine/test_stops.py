@@ -1,0 +1,59 @@
+"""When runs end that are under way, and what seeing to it takes."""
+
+import threading
+import time
+from contextlib import ExitStack
+
+from handler.engine.session import RunOptions
+from handler.engine.stops import Stops
+
+
+def ended(options: RunOptions, within_s: float = 5) -> bool:
+    end = time.monotonic() + within_s
+    while not options.terminate and time.monotonic() < end:
+        time.sleep(0.01)
+    return options.terminate
+
+
+def test_each_ends_at_its_own_deadline_whatever_the_order_they_come_in() -> None:
+    stops, start = Stops(), time.monotonic()
+    with (
+        stops.until(start + 600) as late,
+        stops.until(start + 0.4) as second,
+        stops.until(None) as never,
+        stops.until(start + 0.2) as first,
+        stops.until(start - 1) as past,
+    ):
+        assert ended(past)
+        assert ended(first)
+        assert time.monotonic() >= start + 0.2
+        assert not second.terminate
+        assert ended(second)
+        assert time.monotonic() >= start + 0.4
+        assert not late.terminate
+        assert not never.terminate
+        stops.end_all()
+        assert late.terminate
+        assert never.terminate
+
+
+def test_one_thread_sees_to_the_deadlines_of_all_and_ends_after_the_last() -> None:
+    stops, end = Stops(), time.monotonic() + 0.5
+
+    def seeing() -> list[threading.Thread]:
+        return [each for each in threading.enumerate() if each.name == "deadlines"]
+
+    before = seeing()
+    with stops.until(None):
+        assert seeing() == before, "there is nothing to see to"
+    with ExitStack() as stack:
+        for each in range(20):
+            stack.enter_context(stops.until(end + each / 100))
+        [thread] = {*seeing()} - {*before}
+    for each in range(20):
+        with stops.until(end + each / 100):
+            assert {*seeing()} - {*before} == {thread}
+    thread.join(10)
+    assert not thread.is_alive()
+    with stops.until(time.monotonic() + 0.1) as another:
+        assert ended(another)
