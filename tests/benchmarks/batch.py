@@ -186,7 +186,7 @@ def only(work: str, lines: int) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench-batch", description=__doc__)
     parser.add_argument("--layer", default=MODEL, help="in model_layer/out, held against its batches")
-    parser.add_argument("--texts", type=int, default=2000, help="lines of the batch that is held against the engine")
+    parser.add_argument("--texts", type=int, default=6000, help="lines of the batch that is held against the engine")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--lines", type=int, default=1_000_000, help="most lines that are planned and finished")
     parser.add_argument("--embedded", type=int, default=10_000, help="lines whose memory is that of the real engine")
