@@ -8,8 +8,8 @@ from typing import Any
 
 import orjson
 
-from handler.contract import body, errors
-from handler.contract.batches import ENDPOINT, MISSING, NOT_JSON, TOO_LONG, WRONG_URL, Fault, Unreached
+from handler.contract import body, errors, fields
+from handler.contract.batches import ENDPOINT, MISSING, NOT_AN_OBJECT, NOT_JSON, TOO_LONG, WRONG_URL, Fault, Unreached
 
 BOM = b"\xef\xbb\xbf"
 _DEEP = 100  # brackets: fewer cannot be too deep for the strict reader
@@ -19,11 +19,14 @@ _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?+|[{}\[\]]', re.DOTALL)
 
 
 class FaultError(Exception):
-    """A line for whose sake its whole file fails."""
+    """A line for whose sake its whole file fails. `values`: of the fault's message."""
 
-    def __init__(self, fault: Fault, param: str | None = None) -> None:
+    def __init__(self, fault: Fault, param: str | None = None, **values: object) -> None:
         super().__init__(fault.code)
-        self.fault, self.param = fault, param
+        self.fault, self.param, self.values = fault, param, values
+
+    def at(self, line: int) -> Fault:
+        return self.fault.at(line, self.param, **self.values)
 
 
 @dataclass(frozen=True)
@@ -112,11 +115,11 @@ def _object(raw: bytes) -> dict[str, Any]:
         values = orjson.loads(raw)
     except ValueError:
         try:
-            values = body.read(raw)
+            values = body.value(raw)
         except errors.ApiError:
             raise FaultError(NOT_JSON) from None
     if not isinstance(values, dict):
-        raise FaultError(NOT_JSON)
+        raise FaultError(NOT_AN_OBJECT, got=fields.kind_of(values))
     return values
 
 

@@ -175,7 +175,7 @@ class _Reading:
             if asked.body is not None and not self._is_model(asked.body["model"]):
                 raise FaultError(WRONG_MODEL, "body.model")
         except FaultError as error:
-            plan.faults.append(error.fault.at(line.number, error.param))
+            plan.faults.append(error.at(line.number))
             return
         self._names.add(asked.custom_id, line.number)
         self._inputs += inputs

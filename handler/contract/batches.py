@@ -35,14 +35,16 @@ class Fault:
     param: str | None = None
     line: int | None = None
 
-    def at(self, line: int, param: str | None = None) -> "Fault":
-        return replace(self, line=line, param=param, message=self.message.format(param=param))
+    def at(self, line: int, param: str | None = None, **values: object) -> "Fault":
+        """That of a line. `values` fill in the message."""
+        return replace(self, line=line, param=param, message=errors.filled(self.message, values | {"param": param}))
 
     def wire(self) -> dict[str, Any]:
         return {"code": self.code, "line": self.line, "message": self.message, "param": self.param}
 
 
 NOT_JSON = Fault("invalid_json_line", "This line is not parseable as valid JSON.")
+NOT_AN_OBJECT = Fault("invalid_json_line", "This line must be a JSON object, but it is {got}.")
 TOO_LONG = Fault("invalid_json_line", "This line is longer than a line may be, and does not begin with its custom_id.")
 MISSING = Fault("missing_required_parameter", "Missing required parameter: '{param}'.")
 DUPLICATE = Fault("duplicate_custom_id", "An earlier line has the same custom_id.")
@@ -51,7 +53,7 @@ WRONG_MODEL = Fault("model_mismatch", "The model of this line is not served here
 EMPTY = Fault("empty_file", "The file has no lines.")
 TOO_MANY = Fault("too_many_tasks", "The file has more than {most} {what}, which is the most that a batch may have.")
 GONE = Fault("file_not_found", "The file is not there any more.")
-FAULTS = (NOT_JSON, TOO_LONG, MISSING, DUPLICATE, WRONG_URL, WRONG_MODEL, EMPTY, TOO_MANY, GONE)
+FAULTS = (NOT_JSON, NOT_AN_OBJECT, TOO_LONG, MISSING, DUPLICATE, WRONG_URL, WRONG_MODEL, EMPTY, TOO_MANY, GONE)
 
 
 @dataclass(frozen=True)

@@ -30,11 +30,7 @@ class Problem:
     headers: tuple[tuple[str, str], ...] = ()
 
     def error(self, param: str | None = None, headers: dict[str, str] | None = None, **values: object) -> "ApiError":
-        shown = {
-            name: _cut(value) if isinstance(value, str) and name not in _OURS else value
-            for name, value in values.items()
-        }
-        return ApiError(self, self.message.format(**shown), param, dict(self.headers) | (headers or {}))
+        return ApiError(self, filled(self.message, values), param, dict(self.headers) | (headers or {}))
 
 
 @dataclass(eq=False)  # not frozen: raising an exception sets attributes on it
@@ -56,6 +52,13 @@ class ApiError(Exception):
     def body(self) -> bytes:
         shape = {"message": self.message, "type": self.problem.type, "param": self.param, "code": self.problem.code}
         return json.dumps({"error": shape}, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def filled(message: str, values: Mapping[str, object]) -> str:
+    """A message with its {fields} filled in; what is the client's is cut."""
+    return message.format_map(
+        {name: _cut(value) if isinstance(value, str) and name not in _OURS else value for name, value in values.items()}
+    )
 
 
 def _cut(text: str) -> str:

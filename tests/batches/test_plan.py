@@ -69,6 +69,19 @@ def test_a_bad_file_fails_with_its_lines(
     assert told(found) == expected
 
 
+MESSAGES: list[tuple[bytes, str]] = [
+    (b"nonsense", "This line is not parseable as valid JSON."),
+    (b"[]", "This line must be a JSON object, but it is an array."),
+    (b"[%b]" % b",".join([b"[1]"] * 200), "This line must be a JSON object, but it is an array."),
+    (b"null", "This line must be a JSON object, but it is null."),
+]
+
+
+@pytest.mark.parametrize(("raw", "message"), MESSAGES)
+def test_a_message_says_what_is_wrong_with_a_line(models: Models, raw: bytes, message: str) -> None:
+    assert [fault.message for fault in read(models, raw).faults] == [message]
+
+
 def test_a_message_names_what_is_missing(models: Models) -> None:
     [fault] = read(models, line(None)).faults
     assert fault.wire() == {
