@@ -9,7 +9,17 @@ from typing import Any
 import orjson
 
 from handler.contract import body, errors, fields
-from handler.contract.batches import ENDPOINT, MISSING, NOT_AN_OBJECT, NOT_JSON, TOO_LONG, WRONG_URL, Fault, Unreached
+from handler.contract.batches import (
+    ENDPOINT,
+    MISSING,
+    NOT_AN_OBJECT,
+    NOT_JSON,
+    TOO_LONG,
+    WRONG_TYPE,
+    WRONG_URL,
+    Fault,
+    Unreached,
+)
 
 BOM = b"\xef\xbb\xbf"
 _DEEP = 100  # brackets: fewer cannot be too deep for the strict reader
@@ -85,20 +95,20 @@ def request(line: Line) -> Request:
             raise FaultError(TOO_LONG)
         return Request(custom_id, None)
     values = _object(line.raw)
-    custom_id, method, url, asked = (values.get(name) for name in ("custom_id", "method", "url", "body"))
-    if not isinstance(custom_id, str):
-        raise FaultError(MISSING, "custom_id")
-    if method is None:
-        raise FaultError(MISSING, "method")
-    if url is None:
-        raise FaultError(MISSING, "url")
-    if not isinstance(asked, dict):
-        raise FaultError(MISSING, "body")
-    if not isinstance(asked.get("model"), str):
-        raise FaultError(MISSING, "body.model")
+    custom_id, method, url = (_given(values.get(name), str, name) for name in ("custom_id", "method", "url"))
+    asked = _given(values.get("body"), dict, "body")
+    _given(asked.get("model"), str, "body.model")
     if method != "POST" or url != ENDPOINT:
         raise FaultError(WRONG_URL)
     return Request(custom_id, asked)
+
+
+def _given(value: Any, kind: type, param: str) -> Any:
+    if value is None:
+        raise FaultError(MISSING, param)
+    if type(value) is not kind:
+        raise FaultError(WRONG_TYPE, param, expected=fields.KINDS[kind], got=fields.kind_of(value))
+    return value
 
 
 def inputs(asked: Mapping[str, Any]) -> int:

@@ -47,13 +47,26 @@ NOT_JSON = Fault("invalid_json_line", "This line is not parseable as valid JSON.
 NOT_AN_OBJECT = Fault("invalid_json_line", "This line must be a JSON object, but it is {got}.")
 TOO_LONG = Fault("invalid_json_line", "This line is longer than a line may be, and does not begin with its custom_id.")
 MISSING = Fault("missing_required_parameter", "Missing required parameter: '{param}'.")
+WRONG_TYPE = Fault(MISSING.code, "Invalid type for '{param}': expected {expected}, but got {got} instead.")
 DUPLICATE = Fault("duplicate_custom_id", "An earlier line has the same custom_id.")
 WRONG_URL = Fault("url_mismatch", f"Each line must have the method POST and the url {ENDPOINT}.")
 WRONG_MODEL = Fault("model_mismatch", "The model of this line is not served here, or not that of the lines before.")
 EMPTY = Fault("empty_file", "The file has no lines.")
 TOO_MANY = Fault("too_many_tasks", "The file has more than {most} {what}, which is the most that a batch may have.")
 GONE = Fault("file_not_found", "The file is not there any more.")
-FAULTS = (NOT_JSON, NOT_AN_OBJECT, TOO_LONG, MISSING, DUPLICATE, WRONG_URL, WRONG_MODEL, EMPTY, TOO_MANY, GONE)
+FAULTS = (
+    NOT_JSON,
+    NOT_AN_OBJECT,
+    TOO_LONG,
+    MISSING,
+    WRONG_TYPE,
+    DUPLICATE,
+    WRONG_URL,
+    WRONG_MODEL,
+    EMPTY,
+    TOO_MANY,
+    GONE,
+)
 
 
 @dataclass(frozen=True)
