@@ -15,6 +15,7 @@ from handler.contract.batches import (
     NOT_AN_OBJECT,
     NOT_JSON,
     TOO_LONG,
+    WRONG_METHOD,
     WRONG_TYPE,
     WRONG_URL,
     Fault,
@@ -98,8 +99,10 @@ def request(line: Line) -> Request:
     custom_id, method, url = (_given(values.get(name), str, name) for name in ("custom_id", "method", "url"))
     asked = _given(values.get("body"), dict, "body")
     _given(asked.get("model"), str, "body.model")
-    if method != "POST" or url != ENDPOINT:
-        raise FaultError(WRONG_URL)
+    if method != "POST":
+        raise FaultError(WRONG_METHOD, "method", given=method)
+    if url != ENDPOINT:
+        raise FaultError(WRONG_URL, "url", given=url)
     return Request(custom_id, asked)
 
 

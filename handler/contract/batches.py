@@ -49,7 +49,8 @@ TOO_LONG = Fault("invalid_json_line", "This line is longer than a line may be, a
 MISSING = Fault("missing_required_parameter", "Missing required parameter: '{param}'.")
 WRONG_TYPE = Fault(MISSING.code, "Invalid type for '{param}': expected {expected}, but got {got} instead.")
 DUPLICATE = Fault("duplicate_custom_id", "An earlier line has the same custom_id.")
-WRONG_URL = Fault("url_mismatch", f"Each line must have the method POST and the url {ENDPOINT}.")
+WRONG_METHOD = Fault("url_mismatch", "Each line must have the method 'POST', and this one has '{given}'.")
+WRONG_URL = Fault(WRONG_METHOD.code, f"Each line must have the url '{ENDPOINT}', and this one has '{{given}}'.")
 WRONG_MODEL = Fault("model_mismatch", "The model of this line is not served here, or not that of the lines before.")
 EMPTY = Fault("empty_file", "The file has no lines.")
 TOO_MANY = Fault("too_many_tasks", "The file has more than {most} {what}, which is the most that a batch may have.")
@@ -61,6 +62,7 @@ FAULTS = (
     MISSING,
     WRONG_TYPE,
     DUPLICATE,
+    WRONG_METHOD,
     WRONG_URL,
     WRONG_MODEL,
     EMPTY,

@@ -86,8 +86,8 @@ def test_a_good_line_is_what_it_says() -> None:
         (faulty(body=None), "missing_required_parameter", "body"),
         (faulty(body='{"model":"m"}'), "missing_required_parameter", "body"),
         (faulty(body={"input": "a"}), "missing_required_parameter", "body.model"),
-        (faulty(url="/v1/chat/completions"), "url_mismatch", None),
-        (faulty(method="GET"), "url_mismatch", None),
+        (faulty(url="/v1/chat/completions"), "url_mismatch", "url"),
+        (faulty(method="GET"), "url_mismatch", "method"),
     ],
 )
 def test_a_line_for_which_the_file_fails(raw: bytes, code: str, param: str | None) -> None:

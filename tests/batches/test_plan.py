@@ -78,6 +78,11 @@ MESSAGES: list[tuple[bytes, str]] = [
     (line("1", method=5.5), "Invalid type for 'method': expected a string, but got a number instead."),
     (line("1", url=[]), "Invalid type for 'url': expected a string, but got an array instead."),
     (line("1", body="{}"), "Invalid type for 'body': expected an object, but got a string instead."),
+    (line("1", method="post"), "Each line must have the method 'POST', and this one has 'post'."),
+    (
+        line("1", url="{a}" * 99),
+        f"Each line must have the url '/v1/embeddings', and this one has '{('{a}' * 22)[:64]}…'.",
+    ),
     (line("1", model=True), "Invalid type for 'body.model': expected a string, but got a boolean instead."),
 ]
 
