@@ -191,7 +191,7 @@ class _Reading:
             plan.faults.append(EMPTY)
         room = MOST_FAULTS - len(plan.faults)
         repeated = nsmallest(room, self._names.repeated())
-        plan.faults += [DUPLICATE.at(line, "custom_id") for line in repeated]
+        plan.faults += [DUPLICATE.at(line, "custom_id", first=first) for line, first in repeated]
         plan.faults.sort(key=lambda fault: fault.line or 0)
         return plan
 

@@ -92,6 +92,12 @@ def test_a_message_says_what_is_wrong_with_a_line(models: Models, raw: bytes, me
     assert [fault.message for fault in read(models, raw).faults] == [message]
 
 
+def test_of_a_name_that_is_there_again_the_first_line_that_has_it_is_told(models: Models) -> None:
+    found = read(models, b"\n", line("1"), line("2"), line("1"), line("2"), line("1"))
+    first = {fault.line: fault.message for fault in found.faults}
+    assert first == {n: f"Line {before} has the same custom_id." for n, before in ((4, 2), (5, 3), (6, 2))}
+
+
 def test_no_more_than_a_hundred_faults_are_told(models: Models) -> None:
     assert len(read(models, b"x\n" * 500).faults) == 100
     repeated = read(models, *[line("1")] * 500)
@@ -172,7 +178,7 @@ def test_names_on_disk_are_compared_as_those_in_memory() -> None:
         for place, n in enumerate(again):
             names.add(str(n), 400_000 + place)
         assert names._folder is not None
-        assert sorted(names.repeated()) == [400_000 + place for place in range(50)]
+        assert sorted(names.repeated()) == [(400_000 + place, n) for place, n in enumerate(again)]
         folder = Path(names._folder.name)
         assert folder.exists()
     assert not folder.exists()
