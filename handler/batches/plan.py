@@ -14,14 +14,15 @@ from handler.batches.duplicates import Names
 from handler.batches.lines import FaultError, Line
 from handler.batches.queue import Shard, Shards
 from handler.batches.results import Results
-from handler.contract import errors
+from handler.contract import errors, fields
 from handler.contract.batches import (
     DUPLICATE,
     EMPTY,
     GONE,
     MOST_FAULTS,
+    NOT_SERVED,
+    OTHER_MODEL,
     TOO_MANY,
-    WRONG_MODEL,
     Batch,
     Fault,
 )
@@ -160,7 +161,7 @@ class _Reading:
         self.plan, self.size, self.is_over = Plan(), 0, False
         self._models, self._bounds, self._names = models, bounds, names
         self._limits = any((bounds.requests, bounds.inputs, bounds.bytes))
-        self._known: dict[str, str | None] = {}  # a name that lines have → the model's id, None for no model
+        self._known: dict[str, str] = {}  # a name that lines have → the model's id
         self._inputs = 0
         self._model = models.all[0]
         self._start = self._end = self._lines = self._in_shard = 0
@@ -172,8 +173,8 @@ class _Reading:
         try:
             asked = lines.request(line)
             inputs = lines.inputs(asked.body) if asked.body is not None else 1
-            if asked.body is not None and not self._is_model(asked.body["model"]):
-                raise FaultError(WRONG_MODEL, "body.model")
+            if asked.body is not None:
+                self._check_model(asked.body["model"])
         except FaultError as error:
             plan.faults.append(error.at(line.number))
             return
@@ -195,15 +196,17 @@ class _Reading:
         plan.faults.sort(key=lambda fault: fault.line or 0)
         return plan
 
-    def _is_model(self, name: str) -> bool:
-        """Whether it is a model that is served, and the one of the lines before."""
+    def _check_model(self, name: str) -> None:
+        """It must be one that is served, and that of the lines before. Raises FaultError."""
         if name not in self._known:
             try:
                 self._known[name] = self._models.find(name).id
             except errors.ApiError:
-                return False
-        self.plan.model = self.plan.model or self._known[name] or ""
-        return self._known[name] == self.plan.model
+                served = fields.quoted(tuple(model.id for model in self._models.all))
+                raise FaultError(NOT_SERVED, "body.model", id=name, values=served) from None
+        self.plan.model = self.plan.model or self._known[name]
+        if self._known[name] != self.plan.model:
+            raise FaultError(OTHER_MODEL, "body.model", id=name, model=self.plan.model)
 
     def _limit(self) -> None:
         for what, most, found in (

@@ -51,7 +51,10 @@ WRONG_TYPE = Fault(MISSING.code, "Invalid type for '{param}': expected {expected
 DUPLICATE = Fault("duplicate_custom_id", "Line {first} has the same custom_id.")
 WRONG_METHOD = Fault("url_mismatch", "Each line must have the method 'POST', and this one has '{given}'.")
 WRONG_URL = Fault(WRONG_METHOD.code, f"Each line must have the url '{ENDPOINT}', and this one has '{{given}}'.")
-WRONG_MODEL = Fault("model_mismatch", "The model of this line is not served here, or not that of the lines before.")
+NOT_SERVED = Fault("model_mismatch", "The model '{id}' is not served here. Supported values are: {values}.")
+OTHER_MODEL = Fault(
+    NOT_SERVED.code, "This line asks for the model '{id}', the lines before for '{model}': a batch has one model."
+)
 EMPTY = Fault("empty_file", "The file has no lines.")
 TOO_MANY = Fault("too_many_tasks", "The file has more than {most} {what}, which is the most that a batch may have.")
 GONE = Fault("file_not_found", "The file is not there any more.")
@@ -64,7 +67,8 @@ FAULTS = (
     DUPLICATE,
     WRONG_METHOD,
     WRONG_URL,
-    WRONG_MODEL,
+    NOT_SERVED,
+    OTHER_MODEL,
     EMPTY,
     TOO_MANY,
     GONE,

@@ -92,6 +92,19 @@ def test_a_message_says_what_is_wrong_with_a_line(models: Models, raw: bytes, me
     assert [fault.message for fault in read(models, raw).faults] == [message]
 
 
+def test_a_model_that_is_not_served_is_told_with_those_that_are(models: Models) -> None:
+    [short, long] = read(models, line("1", model="none"), line("2", model="n" * 99)).faults
+    served = "Supported values are: 'all-minilm-l6-v2', 'another'."
+    assert short.message == f"The model 'none' is not served here. {served}"
+    assert long.message == f"The model '{'n' * 64}…' is not served here. {served}"
+
+
+def test_a_second_model_is_told_with_the_first(models: Models) -> None:
+    [fault] = read(models, line("1"), line("2", model="another")).faults
+    asks = "This line asks for the model 'another', the lines before for 'all-minilm-l6-v2': a batch has one model."
+    assert fault.message == asks
+
+
 def test_of_a_name_that_is_there_again_the_first_line_that_has_it_is_told(models: Models) -> None:
     found = read(models, b"\n", line("1"), line("2"), line("1"), line("2"), line("1"))
     first = {fault.line: fault.message for fault in found.faults}
