@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from handler.batches.__main__ import Bar, watch
+from handler.batches.__main__ import Bar, main, watch
+from handler.batches.paths import PathError, check
 from handler.batches.remote import AwayError, Remote, RemoteError
 from tests.batches.works import Works, line
 from tests.conftest import HOUSE
@@ -63,10 +64,11 @@ def test_a_file_is_submitted_watched_and_its_result_copied(jobs_plain: PlainServ
 @pytest.mark.usefixtures("behind")
 def test_a_bad_file_is_told_by_line(jobs_plain: PlainServer, key: str, tmp_path: Path) -> None:
     source = tmp_path / "in.jsonl"
-    source.write_bytes(line("1") + b"nonsense\n")
+    source.write_bytes(line("1") + b"nonsense\n" + line("2", model="\x1b[2J\n"))
     done = run(jobs_plain, key, str(source), "--watch")
     assert done.returncode == 1
     assert "line 2: invalid_json_line: This line is not parseable as valid JSON." in done.stderr
+    assert "line 3: model_mismatch: The model '\ufffd[2J\ufffd' is not served here." in done.stderr
 
 
 def test_without_watching_it_prints_the_batch_and_ends(jobs_plain: PlainServer, key: str, tmp_path: Path) -> None:
@@ -81,12 +83,41 @@ def test_what_is_wrong_is_said_in_a_line(jobs_plain: PlainServer, key: str, tmp_
     source.write_bytes(line("1"))
     for wrong, said in (
         (run(jobs_plain, "sk-wrong", str(source)), "Incorrect API key provided."),
-        (run(jobs_plain, key, str(tmp_path / "none.jsonl")), "No such file"),
         (run(jobs_plain, key, str(source), "--url", "http://127.0.0.1:1/v1"), "cannot be reached"),
     ):
         assert wrong.returncode == 1
         assert said in wrong.stderr
         assert "Traceback" not in wrong.stderr
+
+
+def test_paths_that_cannot_be_are_told_before_anything_is_sent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, empty, folder = tmp_path / "in.jsonl", tmp_path / "empty.jsonl", tmp_path / "folder.jsonl"
+    source.write_bytes(line("1"))
+    empty.touch()
+    folder.mkdir()
+    for arguments, said in (
+        ([tmp_path / "none.jsonl"], f"{tmp_path / 'none.jsonl'} is not there: name a .jsonl file"),
+        ([folder], f"{folder} is not a file: name a .jsonl file"),
+        ([empty], f"{empty} is empty: write a request in each line"),
+        ([source, "--to", tmp_path / "none" / "out"], f"there is no folder {tmp_path / 'none'}: make it first"),
+        ([source, "--to", folder], f"{folder} is a folder: name a file in it"),
+        ([source, "--to", source], "is the file that is sent: name another"),
+    ):
+        place = ["--url", "http://127.0.0.1:1/v1", "--key", "none"]
+        assert main(["submit", *map(str, arguments), *place]) == 1
+        [error] = capsys.readouterr().err.splitlines()
+        assert error.startswith("error: ")
+        assert said in error
+
+
+def test_a_file_that_is_larger_than_a_batch_may_be_is_told_so(tmp_path: Path) -> None:
+    large = tmp_path / "large.jsonl"
+    with large.open("wb") as file:
+        file.truncate((5 << 30) + 1)
+    with pytest.raises(PathError, match="has 5,368,709,121 bytes, and a batch 5,368,709,120 at most"):
+        check(large, None)
 
 
 class Misled(Remote):
