@@ -31,6 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     if not asked.url or not asked.key:
         parser.error("which deployment, and whose key? Set OPENAI_BASE_URL and OPENAI_API_KEY, or name them")
+    if not asked.url.startswith(("http://", "https://")):
+        parser.error(f"{asked.url} is no address: it begins with https:// or http://")
     remote, out = Remote(asked.url, asked.key), sys.stdout
     batch: dict[str, Any] | None = None
     try:
