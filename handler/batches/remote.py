@@ -100,6 +100,8 @@ class Remote:
             raise (AwayError if away else RemoteError)(_told(error)) from None
         except urllib.error.URLError as error:
             raise AwayError(f"{self._url} cannot be reached: {error.reason}") from None
+        except http.client.HTTPException as error:
+            raise AwayError(f"{self._url} gives no answer of HTTP: {error}") from None
 
 
 def _told(error: urllib.error.HTTPError) -> str:
