@@ -92,6 +92,8 @@ class Planner:
             try:
                 chunks, etag = self._bucket.stream(batch.input_key, etag=batch.etag)
                 found = read(chunks, self._models, self._bounds)
+                if self._bucket.size(batch.input_key) is None:  # deleted while it was read, which S3 brings to its end
+                    raise GoneError
             except GoneError:
                 found, etag = Plan(faults=[GONE]), ""
             if found.faults:

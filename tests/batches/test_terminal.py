@@ -179,7 +179,7 @@ def test_what_is_no_deployment_is_said_to_be_none(answering: Callable[[bytes], s
     page = answering(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n<html>")
     with pytest.raises(RemoteError, match=f"{page} answers with what is no JSON"):
         Remote(page, "none").call("GET", "/batches")
-    with pytest.raises(RemoteError, match="gives no answer of HTTP: SSH-2.0"):
+    with pytest.raises(RemoteError, match="gives no answer of HTTP: SSH"):
         Remote(answering(b"SSH-2.0\r\n"), "none").call("GET", "/batches")
 
 
