@@ -72,7 +72,7 @@ async def delete(request: Request) -> Response:
 async def content(request: Request) -> Response:
     """A file's bytes; where the host cannot return so many, the way to them."""
     caller, files = await _asked(request)
-    file = await reached(request, lambda: files.find(caller.account, _id(request)))
+    file = await reached(request, lambda: files.readable(caller.account, _id(request)))
     room = request.app.state.room
     if room is not None and file.bytes * 4 > room * 3:  # Lambda carries bytes as base64
         url = await reached(request, lambda: files.address(file))

@@ -9,6 +9,7 @@ from handler.contract import errors
 
 _NAME = re.compile(r';\s*(filename\*|filename|name)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;\s]+))', re.IGNORECASE)
 _ESCAPED = re.compile(r'\\(["\\])')
+_CODED = re.compile("%(?:22|0[0-9A-F]|1[0-9A-F])", re.IGNORECASE)
 _MOST = 64  # parts: a form here has four
 
 
@@ -47,5 +48,6 @@ def _part(raw: bytes) -> Part:
     if "filename*" in names:  # RFC 8187, which some clients send beside the other
         filename = unquote(names["filename*"].rpartition("'")[2])
     elif filename is not None:
-        filename = unquote(filename)  # the HTML standard writes quotes and line breaks so
+        # So the HTML standard writes quotes and line breaks, and clients what else is no text; not the sign itself.
+        filename = _CODED.sub(lambda code: unquote(code[0]), filename)
     return Part(names["name"], filename, body)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from handler import settings
+from handler.batches import paths
 from handler.batches.remote import AwayError, Remote, RemoteError
 from handler.contract.batches import ENDPOINT, FINAL, WINDOW
 
@@ -30,9 +31,12 @@ def main(arguments: list[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     if not asked.url or not asked.key:
         parser.error("which deployment, and whose key? Set OPENAI_BASE_URL and OPENAI_API_KEY, or name them")
+    if not asked.url.startswith(("http://", "https://")):
+        parser.error(f"{asked.url} is no address: it begins with https:// or http://")
     remote, out = Remote(asked.url, asked.key), sys.stdout
     batch: dict[str, Any] | None = None
     try:
+        paths.check(asked.file, asked.to)
         bar = Bar(sys.stderr)
         file_id = remote.upload(asked.file, lambda done, size: bar.show("uploading", done, size, "B"))
         bar.end()
@@ -42,8 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
         if asked.watch or asked.to:
             batch = watch(remote, batch, bar)
             return _end(remote, batch, asked.to, out)
-    except (RemoteError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+    except (paths.PathError, RemoteError, OSError) as error:
+        print(f"error: {_line(str(error))}", file=sys.stderr)  # noqa: T201
         return 1
     except KeyboardInterrupt:
         goes_on = f"; {batch['id']} goes on" if batch else ""
@@ -80,7 +84,7 @@ def _end(remote: Remote, batch: dict[str, Any], to: Path | None, out: TextIO) ->
     print(f"{batch['status']}: {counts['completed']} done, {counts['failed']} failed, {tokens} tokens", file=out)
     for fault in (batch["errors"] or {"data": []})["data"]:
         place = f"line {fault['line']}: " if fault["line"] else ""
-        print(f"{place}{fault['code']}: {fault['message']}", file=sys.stderr)  # noqa: T201
+        print(f"{place}{fault['code']}: {_line(fault['message'])}", file=sys.stderr)  # noqa: T201
     for what, suffix in (("output", ""), ("error", ".errors")):
         file_id = batch[f"{what}_file_id"]
         if file_id is None:
@@ -92,6 +96,11 @@ def _end(remote: Remote, batch: dict[str, Any], to: Path | None, out: TextIO) ->
             place = str(path)
         print(f"{what}: {place}", file=out)
     return 0 if batch["status"] == "completed" else 1
+
+
+def _line(text: str) -> str:
+    """What is printed in one line, and moves no cursor: messages have in them what files have."""
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)
 
 
 class Bar:

@@ -70,8 +70,14 @@ class Desk:
         try:
             file = self._files.find(account, asked.input_file_id)
         except ApiError:
-            file = None
-        if file is None or file.purpose != "batch" or file.status != "processed":
-            may = "a file of purpose 'batch' that has been uploaded"
-            raise errors.INVALID_VALUE.error(param="input_file_id", value=asked.input_file_id, values=may)
+            raise _unfit(asked, "ids of files of this account") from None
+        if file.purpose != "batch":
+            raise _unfit(asked, f"files of purpose 'batch', and this one is of purpose '{file.purpose}'")
+        if file.status != "processed":
+            not_put = "the bytes of this one have not been put yet: PUT them to its upload.url first"
+            raise _unfit(asked, f"files that are processed, and {not_put}")
         return file
+
+
+def _unfit(asked: Asked, values: str) -> ApiError:
+    return errors.INVALID_VALUE.error(param="input_file_id", value=asked.input_file_id, values=values)

@@ -38,14 +38,14 @@ class Names:
                 file.write(held)
             held.clear()
 
-    def repeated(self) -> Iterator[int]:
-        """The lines whose name an earlier one has, in no order."""
+    def repeated(self) -> Iterator[tuple[int, int]]:
+        """The lines whose name an earlier one has, each with the first that has it, in no order."""
         for bucket, held in enumerate(self._held):
-            seen: set[bytes] = set()
+            seen: dict[bytes, int] = {}
             for digest, line in self._entries(bucket, bytes(held)):
-                if digest in seen:
-                    yield line
-                seen.add(digest)
+                first = seen.setdefault(digest, line)
+                if first != line:
+                    yield line, first
 
     def _entries(self, bucket: int, held: bytes) -> Iterator[tuple[bytes, int]]:
         """In the order of their lines."""

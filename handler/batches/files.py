@@ -73,6 +73,13 @@ class Files:
             self._settle(file)
         return file
 
+    def readable(self, account: str, file_id: str) -> File:
+        """A file whose bytes are there. Raises 404."""
+        file = self.find(account, file_id)
+        if file.status == "uploaded":
+            raise errors.NOT_PUT.error(param="id", id=file_id)
+        return file
+
     def list(self, account: str, page: Page) -> tuple[list[File], bool]:
         """A page of an account's files, and whether there are more."""
         now, found = self._clock(), list[File]()

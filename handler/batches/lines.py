@@ -8,8 +8,19 @@ from typing import Any
 
 import orjson
 
-from handler.contract import body, errors
-from handler.contract.batches import ENDPOINT, MISSING, NOT_JSON, TOO_LONG, WRONG_URL, Fault, Unreached
+from handler.contract import body, errors, fields
+from handler.contract.batches import (
+    ENDPOINT,
+    MISSING,
+    NOT_AN_OBJECT,
+    NOT_JSON,
+    TOO_LONG,
+    WRONG_METHOD,
+    WRONG_TYPE,
+    WRONG_URL,
+    Fault,
+    Unreached,
+)
 
 BOM = b"\xef\xbb\xbf"
 _DEEP = 100  # brackets: fewer cannot be too deep for the strict reader
@@ -19,11 +30,14 @@ _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?+|[{}\[\]]', re.DOTALL)
 
 
 class FaultError(Exception):
-    """A line for whose sake its whole file fails."""
+    """A line for whose sake its whole file fails. `values`: of the fault's message."""
 
-    def __init__(self, fault: Fault, param: str | None = None) -> None:
+    def __init__(self, fault: Fault, param: str | None = None, **values: object) -> None:
         super().__init__(fault.code)
-        self.fault, self.param = fault, param
+        self.fault, self.param, self.values = fault, param, values
+
+    def at(self, line: int) -> Fault:
+        return self.fault.at(line, self.param, **self.values)
 
 
 @dataclass(frozen=True)
@@ -82,20 +96,22 @@ def request(line: Line) -> Request:
             raise FaultError(TOO_LONG)
         return Request(custom_id, None)
     values = _object(line.raw)
-    custom_id, method, url, asked = (values.get(name) for name in ("custom_id", "method", "url", "body"))
-    if not isinstance(custom_id, str):
-        raise FaultError(MISSING, "custom_id")
-    if method is None:
-        raise FaultError(MISSING, "method")
-    if url is None:
-        raise FaultError(MISSING, "url")
-    if not isinstance(asked, dict):
-        raise FaultError(MISSING, "body")
-    if not isinstance(asked.get("model"), str):
-        raise FaultError(MISSING, "body.model")
-    if method != "POST" or url != ENDPOINT:
-        raise FaultError(WRONG_URL)
+    custom_id, method, url = (_given(values.get(name), str, name) for name in ("custom_id", "method", "url"))
+    asked = _given(values.get("body"), dict, "body")
+    _given(asked.get("model"), str, "body.model")
+    if method != "POST":
+        raise FaultError(WRONG_METHOD, "method", given=method)
+    if url != ENDPOINT:
+        raise FaultError(WRONG_URL, "url", given=url)
     return Request(custom_id, asked)
+
+
+def _given(value: Any, kind: type, param: str) -> Any:
+    if value is None:
+        raise FaultError(MISSING, param)
+    if type(value) is not kind:
+        raise FaultError(WRONG_TYPE, param, expected=fields.KINDS[kind], got=fields.kind_of(value))
+    return value
 
 
 def inputs(asked: Mapping[str, Any]) -> int:
@@ -112,11 +128,11 @@ def _object(raw: bytes) -> dict[str, Any]:
         values = orjson.loads(raw)
     except ValueError:
         try:
-            values = body.read(raw)
+            values = body.value(raw)
         except errors.ApiError:
             raise FaultError(NOT_JSON) from None
     if not isinstance(values, dict):
-        raise FaultError(NOT_JSON)
+        raise FaultError(NOT_AN_OBJECT, got=fields.kind_of(values))
     return values
 
 

@@ -14,14 +14,15 @@ from handler.batches.duplicates import Names
 from handler.batches.lines import FaultError, Line
 from handler.batches.queue import Shard, Shards
 from handler.batches.results import Results
-from handler.contract import errors
+from handler.contract import errors, fields
 from handler.contract.batches import (
     DUPLICATE,
     EMPTY,
     GONE,
     MOST_FAULTS,
+    NOT_SERVED,
+    OTHER_MODEL,
     TOO_MANY,
-    WRONG_MODEL,
     Batch,
     Fault,
 )
@@ -91,6 +92,8 @@ class Planner:
             try:
                 chunks, etag = self._bucket.stream(batch.input_key, etag=batch.etag)
                 found = read(chunks, self._models, self._bounds)
+                if self._bucket.size(batch.input_key) is None:  # deleted while it was read, which S3 brings to its end
+                    raise GoneError
             except GoneError:
                 found, etag = Plan(faults=[GONE]), ""
             if found.faults:
@@ -160,7 +163,7 @@ class _Reading:
         self.plan, self.size, self.is_over = Plan(), 0, False
         self._models, self._bounds, self._names = models, bounds, names
         self._limits = any((bounds.requests, bounds.inputs, bounds.bytes))
-        self._known: dict[str, str | None] = {}  # a name that lines have → the model's id, None for no model
+        self._known: dict[str, str] = {}  # a name that lines have → the model's id
         self._inputs = 0
         self._model = models.all[0]
         self._start = self._end = self._lines = self._in_shard = 0
@@ -172,10 +175,10 @@ class _Reading:
         try:
             asked = lines.request(line)
             inputs = lines.inputs(asked.body) if asked.body is not None else 1
-            if asked.body is not None and not self._is_model(asked.body["model"]):
-                raise FaultError(WRONG_MODEL, "body.model")
+            if asked.body is not None:
+                self._check_model(asked.body["model"])
         except FaultError as error:
-            plan.faults.append(error.fault.at(line.number, error.param))
+            plan.faults.append(error.at(line.number))
             return
         self._names.add(asked.custom_id, line.number)
         self._inputs += inputs
@@ -191,19 +194,21 @@ class _Reading:
             plan.faults.append(EMPTY)
         room = MOST_FAULTS - len(plan.faults)
         repeated = nsmallest(room, self._names.repeated())
-        plan.faults += [DUPLICATE.at(line, "custom_id") for line in repeated]
+        plan.faults += [DUPLICATE.at(line, "custom_id", first=first) for line, first in repeated]
         plan.faults.sort(key=lambda fault: fault.line or 0)
         return plan
 
-    def _is_model(self, name: str) -> bool:
-        """Whether it is a model that is served, and the one of the lines before."""
+    def _check_model(self, name: str) -> None:
+        """It must be one that is served, and that of the lines before. Raises FaultError."""
         if name not in self._known:
             try:
                 self._known[name] = self._models.find(name).id
             except errors.ApiError:
-                return False
-        self.plan.model = self.plan.model or self._known[name] or ""
-        return self._known[name] == self.plan.model
+                served = fields.quoted(tuple(model.id for model in self._models.all))
+                raise FaultError(NOT_SERVED, "body.model", id=name, values=served) from None
+        self.plan.model = self.plan.model or self._known[name]
+        if self._known[name] != self.plan.model:
+            raise FaultError(OTHER_MODEL, "body.model", id=name, model=self.plan.model)
 
     def _limit(self) -> None:
         for what, most, found in (

@@ -6,7 +6,7 @@ import json
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -31,9 +31,13 @@ class Remote:
         self._url, self._key = url.rstrip("/"), key
 
     def call(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
-        """What an answer says. Raises RemoteError."""
+        """What an answer says. Raises RemoteError and OSError."""
         with self._open(method, path, body) as answer:
-            found: dict[str, Any] = json.loads(answer.read())
+            said = b"".join(self._read(answer))
+        try:
+            found: dict[str, Any] = json.loads(said)
+        except ValueError:
+            raise RemoteError(f"{self._url} answers with what is no JSON: is it a deployment's, …/v1?") from None
         return found
 
     def upload(self, path: Path, sent: Callable[[int, int], None]) -> str:
@@ -68,9 +72,20 @@ class Remote:
         """Copy a file's bytes to a path, which has them all or is as it was. Raises RemoteError and OSError."""
         part = to.with_name(f"{to.name}.part")
         with self._open("GET", f"/files/{file_id}/content") as answer, part.open("wb") as copy:
-            while chunk := answer.read(_CHUNK):
+            for chunk in self._read(answer):
                 copy.write(chunk)
         part.replace(to)
+
+    def _read(self, answer: Any) -> Iterator[bytes]:
+        """An answer to its end. Raises AwayError where that does not come: `read` takes any end of the connection for
+        one, if it is told how much to read."""
+        try:
+            while chunk := answer.read(_CHUNK):
+                yield chunk
+        except http.client.IncompleteRead:
+            raise AwayError(f"{self._url} has ended in the middle of an answer") from None
+        if answer.length:
+            raise AwayError(f"{self._url} has ended in the middle of an answer, {answer.length} bytes before its end")
 
     def _open(self, method: str, path: str, body: Any = None) -> Any:
         headers = {"content-type": "application/json"} if body is not None else {}
@@ -85,6 +100,8 @@ class Remote:
             raise (AwayError if away else RemoteError)(_told(error)) from None
         except urllib.error.URLError as error:
             raise AwayError(f"{self._url} cannot be reached: {error.reason}") from None
+        except http.client.HTTPException as error:
+            raise AwayError(f"{self._url} gives no answer of HTTP: {error}") from None
 
 
 def _told(error: urllib.error.HTTPError) -> str:

@@ -35,23 +35,44 @@ class Fault:
     param: str | None = None
     line: int | None = None
 
-    def at(self, line: int, param: str | None = None) -> "Fault":
-        return replace(self, line=line, param=param, message=self.message.format(param=param))
+    def at(self, line: int, param: str | None = None, **values: object) -> "Fault":
+        """That of a line. `values` fill in the message."""
+        return replace(self, line=line, param=param, message=errors.filled(self.message, values | {"param": param}))
 
     def wire(self) -> dict[str, Any]:
         return {"code": self.code, "line": self.line, "message": self.message, "param": self.param}
 
 
 NOT_JSON = Fault("invalid_json_line", "This line is not parseable as valid JSON.")
+NOT_AN_OBJECT = Fault("invalid_json_line", "This line must be a JSON object, but it is {got}.")
 TOO_LONG = Fault("invalid_json_line", "This line is longer than a line may be, and does not begin with its custom_id.")
 MISSING = Fault("missing_required_parameter", "Missing required parameter: '{param}'.")
-DUPLICATE = Fault("duplicate_custom_id", "An earlier line has the same custom_id.")
-WRONG_URL = Fault("url_mismatch", f"Each line must have the method POST and the url {ENDPOINT}.")
-WRONG_MODEL = Fault("model_mismatch", "The model of this line is not served here, or not that of the lines before.")
+WRONG_TYPE = Fault(MISSING.code, "Invalid type for '{param}': expected {expected}, but got {got} instead.")
+DUPLICATE = Fault("duplicate_custom_id", "Line {first} has the same custom_id.")
+WRONG_METHOD = Fault("url_mismatch", "Each line must have the method 'POST', and this one has '{given}'.")
+WRONG_URL = Fault(WRONG_METHOD.code, f"Each line must have the url '{ENDPOINT}', and this one has '{{given}}'.")
+NOT_SERVED = Fault("model_mismatch", "The model '{id}' is not served here. Supported values are: {values}.")
+OTHER_MODEL = Fault(
+    NOT_SERVED.code, "This line asks for the model '{id}', the lines before for '{model}': a batch has one model."
+)
 EMPTY = Fault("empty_file", "The file has no lines.")
 TOO_MANY = Fault("too_many_tasks", "The file has more than {most} {what}, which is the most that a batch may have.")
 GONE = Fault("file_not_found", "The file is not there any more.")
-FAULTS = (NOT_JSON, TOO_LONG, MISSING, DUPLICATE, WRONG_URL, WRONG_MODEL, EMPTY, TOO_MANY, GONE)
+FAULTS = (
+    NOT_JSON,
+    NOT_AN_OBJECT,
+    TOO_LONG,
+    MISSING,
+    WRONG_TYPE,
+    DUPLICATE,
+    WRONG_METHOD,
+    WRONG_URL,
+    NOT_SERVED,
+    OTHER_MODEL,
+    EMPTY,
+    TOO_MANY,
+    GONE,
+)
 
 
 @dataclass(frozen=True)

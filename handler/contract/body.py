@@ -26,7 +26,16 @@ _alone = threading.Lock()
 
 
 def read(body: bytes) -> dict[str, Any]:
-    """The body's object. Of duplicate keys the last wins; lone surrogates become U+FFFD. Raises INVALID_JSON."""
+    """The body's object. Raises INVALID_JSON."""
+    found = value(body)
+    if not isinstance(found, dict):
+        raise errors.INVALID_JSON.error()
+    return found
+
+
+def value(body: bytes) -> Any:
+    """What the body is, object or not. Of duplicate keys the last wins; lone surrogates become U+FFFD. Raises
+    INVALID_JSON."""
     # Called for each of 300,000 token ids, it would take longer than all the rest.
     parse_int = _finite_integer if b"0" * _DIGITS in body.translate(_ZEROS) else None
     try:
@@ -36,13 +45,11 @@ def read(body: bytes) -> dict[str, Any]:
         if brackets > _DEPTH and not _shallow(body):
             raise ValueError
         with _room(brackets):
-            value = json.loads(text, parse_constant=_refuse, parse_float=_finite, parse_int=parse_int)
+            found = json.loads(text, parse_constant=_refuse, parse_float=_finite, parse_int=parse_int)
     except (ValueError, RecursionError):
         raise errors.INVALID_JSON.error() from None
-    if not isinstance(value, dict):
-        raise errors.INVALID_JSON.error()
     # An escape is the only way to a lone surrogate; of two that are a pair one character has been made.
-    return _scalars(value) if "\\ud" in text or "\\uD" in text else value
+    return _scalars(found) if "\\ud" in text or "\\uD" in text else found
 
 
 def _shallow(body: bytes) -> bool:

@@ -30,11 +30,7 @@ class Problem:
     headers: tuple[tuple[str, str], ...] = ()
 
     def error(self, param: str | None = None, headers: dict[str, str] | None = None, **values: object) -> "ApiError":
-        shown = {
-            name: _cut(value) if isinstance(value, str) and name not in _OURS else value
-            for name, value in values.items()
-        }
-        return ApiError(self, self.message.format(**shown), param, dict(self.headers) | (headers or {}))
+        return ApiError(self, filled(self.message, values), param, dict(self.headers) | (headers or {}))
 
 
 @dataclass(eq=False)  # not frozen: raising an exception sets attributes on it
@@ -58,6 +54,13 @@ class ApiError(Exception):
         return json.dumps({"error": shape}, ensure_ascii=False, separators=(",", ":")).encode()
 
 
+def filled(message: str, values: Mapping[str, object]) -> str:
+    """A message with its {fields} filled in; what is the client's is cut."""
+    return message.format_map(
+        {name: _cut(value) if isinstance(value, str) and name not in _OURS else value for name, value in values.items()}
+    )
+
+
 def _cut(text: str) -> str:
     text = without_keys(text)
     return text if len(text) <= _ECHO else text[:_ECHO] + "…"
@@ -68,9 +71,7 @@ def without_keys(text: str) -> str:
     return _KEYS.sub("sk-…", text)
 
 
-_INVALID = "invalid_request_error"
-_SERVER = "server_error"
-_UNAVAILABLE = "service_unavailable_error"
+_INVALID, _SERVER, _UNAVAILABLE = "invalid_request_error", "server_error", "service_unavailable_error"
 _FINAL = (("x-should-retry", "false"),)  # repeating cannot help, and the SDKs obey it
 
 INVALID_JSON = Problem(
@@ -97,10 +98,7 @@ TOO_MANY_INPUTS = Problem(
 )
 EMPTY_STRING = Problem(400, _INVALID, "empty_string", "Invalid 'input[{i}]': empty string.")
 TOKEN_ID = Problem(
-    400,
-    _INVALID,
-    "invalid_token_id",
-    "Invalid 'input[{i}]': token id {id} at position {p} is not in {vocabulary}.",
+    400, _INVALID, "invalid_token_id", "Invalid 'input[{i}]': token id {id} at position {p} is not in {vocabulary}."
 )
 TOKEN_ARRAYS = Problem(
     400,
@@ -161,12 +159,10 @@ UNKNOWN_MODEL = Problem(
 )
 UNKNOWN_URL = Problem(404, _INVALID, None, "Invalid URL ({method} {path})")
 NO_FILE = Problem(404, _INVALID, None, "No such File object: {id}")
+NOT_PUT = Problem(404, _INVALID, None, "The bytes of {id} have not been put yet: PUT them to its upload.url first.")
 NO_BATCH = Problem(404, _INVALID, None, "No such Batch object: {id}")
 WRONG_METHOD = Problem(
-    405,
-    _INVALID,
-    None,
-    "Not allowed to {method} on {path}. (HINT: Perhaps you meant to use a different HTTP method?)",
+    405, _INVALID, None, "Not allowed to {method} on {path}. (HINT: Perhaps you meant to use a different HTTP method?)"
 )
 BROKEN_HTTP = Problem(400, _INVALID, None, "The server could not read your request as HTTP/1.1.")
 HEAD_TOO_LARGE = Problem(431, _INVALID, None, "The address and headers of your request are larger than are read here.")

@@ -31,5 +31,9 @@ def quoted(names: tuple[str, ...]) -> str:
 
 def wrong_type(field: str, expected: str, value: Any) -> errors.ApiError:
     """400 `invalid_type`: the field is not of the kind that it should be."""
-    got = "null" if value is None else KINDS[type(value)]
-    return errors.INVALID_TYPE.error(param=field, field=field, expected=expected, got=got)
+    return errors.INVALID_TYPE.error(param=field, field=field, expected=expected, got=kind_of(value))
+
+
+def kind_of(value: Any) -> str:
+    """The JSON kind of a value, as messages name it."""
+    return "null" if value is None else KINDS[type(value)]

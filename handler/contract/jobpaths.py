@@ -69,7 +69,7 @@ def _list_files() -> Schema:
 
 
 def _content(*, bounded: bool) -> Schema:
-    content = operation("file_content", "A file's bytes.", "File", _FILE)
+    content = operation("file_content", "A file's bytes.", "File", (errors.NOT_PUT, *_FILE))
     content["responses"]["200"]["content"] = {"application/octet-stream": {"schema": BYTES}}
     if bounded:
         content["responses"]["303"] = {

@@ -23,6 +23,10 @@ def file(client: openai.OpenAI) -> str:
     return client.files.create(file=("in.jsonl", line("1") + line("2", "jumps over")), purpose="batch").id
 
 
+NOT_PUT = r"have not been put yet: PUT them to its upload\.url first"
+LARGE = 5 << 20  # bytes that a function cannot answer
+
+
 def begin(client: openai.OpenAI, file: str, **more: object) -> openai.types.Batch:
     asked: Any = {"input_file_id": file, "endpoint": "/v1/embeddings", "completion_window": "24h"} | more
     made: openai.types.Batch = client.batches.create(**asked)
@@ -155,13 +159,26 @@ def test_what_is_longer_than_any_id_is_unknown(client: openai.OpenAI, file: str)
     assert [each.id for each in client.batches.list(after="x" + long)] == [made]
 
 
-def test_a_file_that_is_not_there_yet_is_refused(client: openai.OpenAI, server: Server) -> None:
-    promise = {"filename": "in.jsonl", "purpose": "batch", "bytes": 7}
+def test_of_a_file_that_cannot_be_its_input_a_batch_is_refused_and_told_why(
+    client: openai.OpenAI, server: Server, file: str, server_works: Works
+) -> None:
+    promise = {"filename": "in.jsonl", "purpose": "batch", "bytes": LARGE}
     headers = {"authorization": f"Bearer {client.api_key}"}
-    file = httpx.post(f"{server.url}/v1/files", json=promise, headers=headers).json()["id"]
-    with pytest.raises(openai.BadRequestError) as refused:
-        begin(client, file)
-    assert refused.value.param == "input_file_id"
+    promised = httpx.post(f"{server.url}/v1/files", json=promise, headers=headers).json()["id"]
+    done = begin(client, file)
+    server_works.until_quiet()
+    output = str(client.batches.retrieve(done.id).output_file_id)
+    reasons = {
+        "file-none": "ids of files of this account.",
+        output: "files of purpose 'batch', and this one is of purpose 'batch_output'.",
+        promised: f"files that are processed, and the bytes of this one {NOT_PUT}.",
+    }
+    for unfit, why in reasons.items():
+        with pytest.raises(openai.BadRequestError, match=f"Supported values are: {why}") as refused:
+            begin(client, unfit)
+        assert (refused.value.param, refused.value.code) == ("input_file_id", "invalid_value")
+    with pytest.raises(openai.NotFoundError, match=NOT_PUT):
+        client.files.content(promised)  # and no way to where nothing is
 
 
 def test_the_node_sdk_does_the_same(client: openai.OpenAI, server: Server, file: str, server_works: Works) -> None:

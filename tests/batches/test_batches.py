@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from handler.batches import plan
 from handler.contract.errors import ApiError
 from handler.contract.limits import Limits
 from tests.batches.works import MODEL, Works, line
@@ -225,6 +226,19 @@ def test_a_small_batch_does_not_wait_for_a_huge_one(works: Works) -> None:
     assert works.jobs.get(works.account, small.id).status == "completed"
     assert works.jobs.get(works.account, huge.id).status == "in_progress"
     assert len(works.end(huge).output) == 200
+
+
+def test_a_file_that_is_deleted_while_it_is_checked_fails(works: Works, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch, real = works.submit([line("1")]), plan.read
+    file = batch.account, batch.input_file_id
+
+    def read(*given: Any) -> plan.Plan:
+        found = real(*given)
+        works.files.delete(*file)
+        return found
+
+    monkeypatch.setattr(plan, "read", read)
+    assert [fault.code for fault in works.end(batch).batch.faults] == ["file_not_found"]
 
 
 def test_a_file_that_is_deleted_meanwhile_ends_its_batch_all_the_same(works: Works) -> None:

@@ -169,7 +169,7 @@ def test_a_file_too_large_for_the_door_is_put_to_s3(client: openai.OpenAI, serve
     file, slot = answer.json(), answer.json()["upload"]
     assert (file["status"], file["bytes"], slot["method"]) == ("uploaded", len(LINE), "PUT")
     assert client.files.retrieve(file["id"]).status == "uploaded"
-    with pytest.raises(openai.NotFoundError):
+    with pytest.raises(openai.NotFoundError, match="have not been put yet"):
         client.files.content(file["id"])
     put = httpx.put(slot["url"], content=LINE, headers=slot["headers"])
     assert put.status_code == 200, put.text

@@ -79,12 +79,15 @@ def test_a_good_line_is_what_it_says() -> None:
         (faulty(custom_id=None), "missing_required_parameter", "custom_id"),
         (faulty(custom_id=7), "missing_required_parameter", "custom_id"),
         (faulty(method=None), "missing_required_parameter", "method"),
+        (faulty(method=5), "missing_required_parameter", "method"),
+        (faulty(url=True), "missing_required_parameter", "url"),
+        (faulty(body={"model": 7}), "missing_required_parameter", "body.model"),
         (faulty(url=None), "missing_required_parameter", "url"),
         (faulty(body=None), "missing_required_parameter", "body"),
         (faulty(body='{"model":"m"}'), "missing_required_parameter", "body"),
         (faulty(body={"input": "a"}), "missing_required_parameter", "body.model"),
-        (faulty(url="/v1/chat/completions"), "url_mismatch", None),
-        (faulty(method="GET"), "url_mismatch", None),
+        (faulty(url="/v1/chat/completions"), "url_mismatch", "url"),
+        (faulty(method="GET"), "url_mismatch", "method"),
     ],
 )
 def test_a_line_for_which_the_file_fails(raw: bytes, code: str, param: str | None) -> None:

@@ -29,11 +29,10 @@ def models(model: Model) -> Models:
     return Models(model, replace(model, id="another", aliases=()))
 
 
-def line(custom_id: object, text: object = "a", model: str = "all-minilm-l6-v2") -> bytes:
+def line(custom_id: object, text: object = "a", model: object = "all-minilm-l6-v2", **changes: object) -> bytes:
     body = {"model": model, "input": text}
-    return (
-        json.dumps({"custom_id": custom_id, "method": "POST", "url": "/v1/embeddings", "body": body}).encode() + b"\n"
-    )
+    values = {"custom_id": custom_id, "method": "POST", "url": "/v1/embeddings", "body": body} | changes
+    return json.dumps(values).encode() + b"\n"
 
 
 def read(models: Models, *raw: bytes, **bounds: int) -> Plan:
@@ -69,14 +68,47 @@ def test_a_bad_file_fails_with_its_lines(
     assert told(found) == expected
 
 
-def test_a_message_names_what_is_missing(models: Models) -> None:
-    [fault] = read(models, line(None)).faults
-    assert fault.wire() == {
-        "code": "missing_required_parameter",
-        "line": 1,
-        "message": "Missing required parameter: 'custom_id'.",
-        "param": "custom_id",
-    }
+MESSAGES: list[tuple[bytes, str]] = [
+    (b"nonsense", "This line is not parseable as valid JSON."),
+    (b"[]", "This line must be a JSON object, but it is an array."),
+    (b"[%b]" % b",".join([b"[1]"] * 200), "This line must be a JSON object, but it is an array."),
+    (b"null", "This line must be a JSON object, but it is null."),
+    (line(None), "Missing required parameter: 'custom_id'."),
+    (line(5), "Invalid type for 'custom_id': expected a string, but got an integer instead."),
+    (line("1", method=5.5), "Invalid type for 'method': expected a string, but got a number instead."),
+    (line("1", url=[]), "Invalid type for 'url': expected a string, but got an array instead."),
+    (line("1", body="{}"), "Invalid type for 'body': expected an object, but got a string instead."),
+    (line("1", method="post"), "Each line must have the method 'POST', and this one has 'post'."),
+    (
+        line("1", url="{a}" * 99),
+        f"Each line must have the url '/v1/embeddings', and this one has '{('{a}' * 22)[:64]}…'.",
+    ),
+    (line("1", model=True), "Invalid type for 'body.model': expected a string, but got a boolean instead."),
+]
+
+
+@pytest.mark.parametrize(("raw", "message"), MESSAGES)
+def test_a_message_says_what_is_wrong_with_a_line(models: Models, raw: bytes, message: str) -> None:
+    assert [fault.message for fault in read(models, raw).faults] == [message]
+
+
+def test_a_model_that_is_not_served_is_told_with_those_that_are(models: Models) -> None:
+    [short, long] = read(models, line("1", model="none"), line("2", model="n" * 99)).faults
+    served = "Supported values are: 'all-minilm-l6-v2', 'another'."
+    assert short.message == f"The model 'none' is not served here. {served}"
+    assert long.message == f"The model '{'n' * 64}…' is not served here. {served}"
+
+
+def test_a_second_model_is_told_with_the_first(models: Models) -> None:
+    [fault] = read(models, line("1"), line("2", model="another")).faults
+    asks = "This line asks for the model 'another', the lines before for 'all-minilm-l6-v2': a batch has one model."
+    assert fault.message == asks
+
+
+def test_of_a_name_that_is_there_again_the_first_line_that_has_it_is_told(models: Models) -> None:
+    found = read(models, b"\n", line("1"), line("2"), line("1"), line("2"), line("1"))
+    first = {fault.line: fault.message for fault in found.faults}
+    assert first == {n: f"Line {before} has the same custom_id." for n, before in ((4, 2), (5, 3), (6, 2))}
 
 
 def test_no_more_than_a_hundred_faults_are_told(models: Models) -> None:
@@ -159,7 +191,7 @@ def test_names_on_disk_are_compared_as_those_in_memory() -> None:
         for place, n in enumerate(again):
             names.add(str(n), 400_000 + place)
         assert names._folder is not None
-        assert sorted(names.repeated()) == [400_000 + place for place in range(50)]
+        assert sorted(names.repeated()) == [(400_000 + place, n) for place, n in enumerate(again)]
         folder = Path(names._folder.name)
         assert folder.exists()
     assert not folder.exists()

@@ -52,6 +52,7 @@ ELSEWHERE = [
     (400, refusals.IRE, None, "We could not parse the multipart/form-data body of your request."),
     (400, refusals.IRE, "batch_not_cancellable", "Cannot cancel a batch with status 'completed'."),
     (404, refusals.IRE, None, "No such File object: file-1"),
+    (404, refusals.IRE, None, "The bytes of file-1 have not been put yet: PUT them to its upload.url first."),
     (404, refusals.IRE, None, "No such Batch object: batch_1"),
     (503, "service_unavailable_error", "model_loading", "The model is loading. Please try again in 2 seconds."),
     (
