@@ -130,12 +130,13 @@ class Turns:
                 each.turn.notify()
 
     def _serve(self, call: Call, stop: RunOptions, *, helps: bool) -> None:
-        while run := self._next(call, helps=helps):
+        thread = _Thread(call, threading.Condition(self._lock), helps)
+        while run := self._next(thread):
             self._run(run, stop)
 
-    def _next(self, call: Call, *, helps: bool) -> Run | None:
-        """The next run, as soon as there is room for it; none where the call has all its vectors."""
-        thread = _Thread(call, threading.Condition(self._lock), helps)
+    def _next(self, thread: _Thread) -> Run | None:
+        """The next run, as soon as there is room for it; none where the thread's call has all its vectors."""
+        call = thread.call
         with self._lock:
             try:
                 while True:
