@@ -17,12 +17,12 @@ Matrix = npt.NDArray[np.float32]
 
 @dataclass(eq=False)
 class Call:
-    """What a caller asked for; `waiting` are the texts that no run has taken, the longest first, `open` those without a
-    vector, `running` those in a run."""
+    """What a caller asked for, until `deadline`, by time.monotonic(); `waiting` are the texts that no run has taken,
+    the longest first, `open` those without a vector, `running` those in a run."""
 
     texts: Sequence[Sequence[int]]
     vectors: Matrix
-    deadline: float | None
+    deadline: float
     gone: threading.Event | None
     waiting: deque[int] = field(init=False)
     open: int = field(init=False)
@@ -45,7 +45,7 @@ class Call:
         """Whether no thread has to wait for it any longer."""
         if not self.open or self.left or self.broken is not None or self.failed is not None:
             return True
-        return self.gone is not None and self.gone.is_set()
+        return time.monotonic() >= self.deadline or (self.gone is not None and self.gone.is_set())
 
     def goes_with(self, other: "Call") -> bool:
         """Whether they may share a run."""
@@ -60,6 +60,7 @@ class Run:
     tokens: int
     session: Session
     begun: float = field(default_factory=time.perf_counter)
+    failed: bool = False
 
     @property
     def lengths(self) -> list[int]:
@@ -72,8 +73,15 @@ class Run:
         ids = chain.from_iterable(call.texts[index] for call, index in self.texts)
         return {"input_ids": np.array(list(ids), np.int64), "lengths": np.array(self.lengths, np.int64)}
 
+    @property
+    def end(self) -> float:
+        """From when on nobody waits for it, by time.monotonic()."""
+        return max(call.deadline for call, _ in self.texts)
+
     def fail(self, error: Exception) -> None:
         """It has failed: that is its call's failure, and where several have shared it, each is tried by itself."""
-        calls = {call for call, _ in self.texts}
+        self.failed, calls = True, {call for call, _ in self.texts}
         for call in calls:
-            call.apart, call.failed = True, error if len(calls) == 1 else None
+            call.apart = True
+            if len(calls) == 1:
+                call.failed = error

@@ -1,4 +1,4 @@
-"""When runs are ended that are under way: at their callers' deadlines, or all at once."""
+"""When runs that are under way are ended: once nobody waits for them any longer, or all at once."""
 
 import math
 import threading
@@ -10,36 +10,42 @@ from handler.engine.session import RunOptions, run_options
 
 
 class Stops:
-    """One thread sees to all deadlines: one for each call took a fifth of a short text's run. It looks again at the
-    next deadline that it knows of, whether its call has ended or not, and ends itself where it knows of none."""
+    """One thread sees to all ends: one for each call took a fifth of a short text's run. It looks again at the next end
+    that it knows of, whether its run has ended or not, and ends itself where it knows of none."""
 
     def __init__(self) -> None:
         self._ends: dict[RunOptions, float] = {}
-        self._looks, self._running = math.inf, False
+        self._looks, self._running, self._over = math.inf, False, False
         self._sooner = threading.Condition()
 
     @contextmanager
-    def until(self, deadline: float | None) -> Iterator[RunOptions]:
-        """Options for runs that end at the deadline, of time.monotonic(), or with all others."""
-        options, end = run_options(), math.inf if deadline is None else deadline
-        with self._sooner:
-            self._ends[options] = end
-            if end < self._looks:
-                self._looks = end
-                self._sooner.notify()
-                if not self._running:
-                    self._running = True
-                    threading.Thread(target=self._see, name="deadlines", daemon=True).start()
+    def until(self, end: float) -> Iterator[RunOptions]:
+        """Options for a run that ends at this time of time.monotonic() (infinity: at none), or with all others."""
+        options = run_options()
         try:
+            with self._sooner:
+                self._ends[options] = end
+                options.terminate = self._over
+                if end < self._looks:
+                    self._look(end)
             yield options
         finally:
             with self._sooner:
                 del self._ends[options]
 
     def end_all(self) -> None:
+        """Those that are under way, and those to come."""
         with self._sooner:
+            self._over = True
             for options in self._ends:
                 options.terminate = True
+
+    def _look(self, end: float) -> None:
+        if not self._running:
+            threading.Thread(target=self._see, name="deadlines", daemon=True).start()
+            self._running = True  # not before: where none can be started, the next who asks tries again
+        self._looks = end
+        self._sooner.notify()
 
     def _see(self) -> None:
         with self._sooner:

@@ -12,11 +12,12 @@ text of each call that has waited like it.
 """
 
 import logging
+import math
 import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -24,7 +25,6 @@ import numpy as np
 
 from handler.engine.calls import Call, Matrix, Run
 from handler.engine.pace import Pace
-from handler.engine.session import RunOptions
 from handler.engine.sessions import Sessions
 from handler.engine.stops import Stops
 from handler.engine.targets import CPU
@@ -59,6 +59,11 @@ class _Thread:
     def may_run(self) -> bool:
         return self.helps or bool(self.call.waiting)
 
+    @property
+    def until(self) -> float:
+        """Until when it may be at others' texts."""
+        return math.inf if self.helps else self.call.deadline
+
 
 class Turns:
     """The sessions' runs, `at_once` of them. Texts share one while they have `together` tokens at most (0: each runs
@@ -91,26 +96,26 @@ class Turns:
     ) -> Matrix:
         """float32 [texts, dimensions] of token ids. Raises NonFiniteVectorError, DeadlineError, and what the session
         raises."""
-        call = Call(texts, np.empty((len(texts), self._dimensions), np.float32), deadline, gone)
+        vectors = np.empty((len(texts), self._dimensions), np.float32)
         if not texts:
-            return call.vectors
+            return vectors
+        call, helpers = Call(texts, vectors, math.inf if deadline is None else deadline, gone), list[Future[None]]()
         with self._lock:
             place = next((n for n, other in enumerate(self._calls) if other.running), len(self._calls))
             self._calls.insert(place, call)
-        with self._stops.until(deadline) as stop:
-            more = min(self._at_once, len(texts)) - 1
-            helpers = [self._helpers.submit(self._serve, call, stop, helps=True) for _ in range(more)]
-            try:
-                self._serve(call, stop, helps=False)
-            finally:
-                with self._lock:
-                    call.left = True
-                    if call in self._calls:
-                        self._calls.remove(call)
-                    self._tell()
-                for each in helpers:
-                    each.cancel()
-        return call.vectors
+        try:
+            for _ in range(min(self._at_once, len(texts)) - 1):
+                helpers.append(self._helpers.submit(self._serve, call, helps=True))
+            self._serve(call, helps=False)
+        finally:
+            with self._lock:
+                call.left = True
+                if call in self._calls:
+                    self._calls.remove(call)
+                self._tell()
+            for each in helpers:
+                each.cancel()
+        return vectors
 
     @property
     def fruitless(self) -> float:
@@ -129,10 +134,10 @@ class Turns:
             for each in self._idle:
                 each.turn.notify()
 
-    def _serve(self, call: Call, stop: RunOptions, *, helps: bool) -> None:
+    def _serve(self, call: Call, *, helps: bool) -> None:
         thread = _Thread(call, threading.Condition(self._lock), helps)
         while run := self._next(thread):
-            self._run(run, stop)
+            self._run(run, thread.until)
 
     def _next(self, thread: _Thread) -> Run | None:
         """The next run, as soon as there is room for it; none where the thread's call has all its vectors."""
@@ -148,13 +153,13 @@ class Turns:
                         raise DeadlineError
                     if not call.open or call.left:
                         return None
-                    left = None if call.deadline is None else call.deadline - time.monotonic()
-                    if left is not None and left <= 0:
+                    left = call.deadline - time.monotonic()
+                    if left <= 0:
                         raise DeadlineError
                     if thread.may_run and self._has_room:
                         return self._take()
                     self._idle.append(thread)
-                    thread.turn.wait(left)
+                    thread.turn.wait(min(left, threading.TIMEOUT_MAX))
                     self._idle.remove(thread)
             finally:
                 self._tell_next()
@@ -168,9 +173,11 @@ class Turns:
         self._tell_next()
 
     def _tell_next(self) -> None:
-        """Wake a thread that may run what is next, where there is room for it; it tells another."""
-        if self._idle and self._has_room and (thread := next((each for each in self._idle if each.may_run), None)):
-            thread.turn.notify()
+        """Wake a thread that may run what is next, where there is room for it; it tells another. One of the call whose
+        text is next waits for no run longer than it would, and another until its own deadline alone."""
+        if not (self._has_room and (able := [each for each in self._idle if each.may_run])):
+            return
+        max(able, key=lambda each: (each.call is self._calls[0], each.until)).turn.notify()
 
     @property
     def _has_room(self) -> bool:
@@ -181,19 +188,25 @@ class Turns:
             return True
         return sum(run.tokens for run in self._running) + max(self._together, len(self._calls[0].next)) <= _TOKENS
 
-    def _run(self, run: Run, stop: RunOptions) -> None:
+    def _run(self, run: Run, until: float) -> None:
+        """Run it for as long as somebody waits for it, and until then at most."""
         vectors, run.begun = None, time.perf_counter()
         try:
-            vectors = run.session.run(["dense"], run.feed, stop)[0]
-        except Exception as error:  # onnxruntime's own exceptions have no common base
-            if stop.terminate:
-                raise DeadlineError from None
-            now = time.perf_counter()
-            with self._lock:
-                self._failing = (self._failing[0] if self._failing else now, now)
-                run.fail(error)  # raised by the threads of the call whose texts they are, which may be another's
+            with self._stops.until(min(run.end, until)) as stop:
+                try:
+                    vectors = run.session.run(["dense"], run.feed, stop)[0]
+                except Exception as error:  # onnxruntime's own exceptions have no common base
+                    if not stop.terminate:
+                        self._fail(run, error)
         finally:
             self._give(run, vectors)
+
+    def _fail(self, run: Run, error: Exception) -> None:
+        """What is raised is so by the threads of the call whose texts they are, which may be another's."""
+        now = time.perf_counter()
+        with self._lock:
+            self._failing = (self._failing[0] if self._failing else now, now)
+            run.fail(error)
 
     def _take(self) -> Run:
         """One text of each call in turn, for as long as they fit."""
@@ -226,13 +239,14 @@ class Turns:
         """Each its vector; where a run gave none, its texts wait again, for those who have not left."""
         lengths = run.lengths
         with self._lock:
-            # Of runs at the same time, no second counts twice. What was stopped would have taken longer: it counts as
-            # what it took.
             now = time.perf_counter()
             if vectors is not None:
                 self._failing = None
-            self.pace.measured(self.pace.cost(lengths), now - max(run.begun, self._last))
-            self._last = now
+            if not run.failed:
+                # Of runs at the same time, no second counts twice. What was stopped would have taken longer: it counts
+                # as what it took.
+                self.pace.measured(self.pace.cost(lengths), now - max(run.begun, self._last))
+                self._last = now
             for place, (call, index) in reversed(list(enumerate(run.texts))):
                 call.running -= 1
                 if vectors is not None:
@@ -240,7 +254,7 @@ class Turns:
                     call.open -= 1
                     if not np.isfinite(vectors[place]).all():
                         call.broken = index
-                elif not call.left and call.failed is None:
+                elif not call.is_over:
                     if not call.waiting:
                         self._calls.appendleft(call)
                     call.waiting.appendleft(index)

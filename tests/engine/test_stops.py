@@ -1,8 +1,11 @@
 """When runs end that are under way, and what seeing to it takes."""
 
+import math
 import threading
 import time
 from contextlib import ExitStack
+
+import pytest
 
 from handler.engine.session import RunOptions
 from handler.engine.stops import Stops
@@ -20,7 +23,7 @@ def test_each_ends_at_its_own_deadline_whatever_the_order_they_come_in() -> None
     with (
         stops.until(start + 600) as late,
         stops.until(start + 0.4) as second,
-        stops.until(None) as never,
+        stops.until(math.inf) as never,
         stops.until(start + 0.2) as first,
         stops.until(start - 1) as past,
     ):
@@ -44,7 +47,7 @@ def test_one_thread_sees_to_the_deadlines_of_all_and_ends_after_the_last() -> No
         return [each for each in threading.enumerate() if each.name == "deadlines"]
 
     before = seeing()
-    with stops.until(None):
+    with stops.until(math.inf):
         assert seeing() == before, "there is nothing to see to"
     with ExitStack() as stack:
         for each in range(20):
@@ -57,3 +60,23 @@ def test_one_thread_sees_to_the_deadlines_of_all_and_ends_after_the_last() -> No
     assert not thread.is_alive()
     with stops.until(time.monotonic() + 0.1) as another:
         assert ended(another)
+
+
+def test_what_begins_after_the_end_of_all_is_ended_at_once() -> None:
+    stops = Stops()
+    stops.end_all()
+    with stops.until(math.inf) as late:
+        assert late.terminate
+
+
+def test_where_no_thread_can_be_started_the_next_who_asks_tries_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    stops = Stops()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", none)
+        with pytest.raises(RuntimeError), stops.until(time.monotonic() + 0.1):
+            pass
+    with stops.until(time.monotonic() + 0.1) as options:
+        assert ended(options)

@@ -1,7 +1,9 @@
 """Whose texts run next. Turns are counted, and no second is: runs end when the test lets them."""
 
+import math
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -9,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from handler.engine.calls import Call, Run
 from handler.engine.engine import DeadlineError
 from handler.engine.pace import Pace
 from handler.engine.sessions import Sessions
@@ -20,20 +23,25 @@ Wait = Callable[[int], None]
 
 
 class Held:
-    """A session whose runs end when they are let go; `runs` are the first tokens of each run's texts, as they begin."""
+    """A session whose runs end when they are let go, or stopped; `runs` are the first tokens of each run's texts, as
+    they begin, and `threads` whose they are."""
 
     def __init__(self) -> None:
         self.runs: list[list[int]] = []
+        self.threads: list[str] = []
         self._begun, self._go = threading.Condition(), [threading.Event() for _ in range(5000)]
         self._ended = 0
 
-    def run(self, _outputs: list[str], feed: Any, _options: Any = None, /) -> list[npt.NDArray[np.float32]]:
+    def run(self, _outputs: list[str], feed: Any, options: Any = None, /) -> list[npt.NDArray[np.float32]]:
         starts = feed["lengths"].cumsum() - feed["lengths"]
         with self._begun:
             number = len(self.runs)
             self.runs.append(feed["input_ids"][starts].tolist())
+            self.threads.append(threading.current_thread().name)
             self._begun.notify_all()
-        self._go[number].wait()
+        while not self._go[number].wait(0.01):
+            if options.terminate:
+                raise RuntimeError("terminate flag is set")
         return [np.ones((len(starts), 1), np.float32)]
 
     def __enter__(self) -> "Held":
@@ -213,3 +221,68 @@ def test_when_the_process_ends_who_waits_is_told_and_nothing_more_is_run(session
         with pytest.raises(DeadlineError):
             shared.vectors([[1]], None)
     assert len(session.runs) == 1
+
+
+def test_where_two_runs_of_a_call_fail_at_once_what_its_own_has_raised_is_kept(session: Held) -> None:
+    poor, company = (Call([[1] * 8], np.empty((1, 1), np.float32), math.inf, None) for _ in range(2))
+    error = MemoryError()
+    Run([(poor, 0)], 8, session).fail(error)
+    Run([(poor, 0), (company, 0)], 16, session).fail(MemoryError("of both"))
+    assert poor.failed is error
+    assert company.failed is None, "it is tried by itself"
+    assert not company.goes_with(poor)
+
+
+Helped = tuple[Turns, Callable[[float | None], Future[Any]], Callable[[], None]]
+
+
+@pytest.fixture
+def helped(session: Held) -> Iterator[Helped]:
+    """Turns; what asks for a text that a helper of another call then runs; and what lets that other call end."""
+    shared = turns(session, 2)
+    with ThreadPoolExecutor(2, "caller") as pool, session:
+        other = pool.submit(shared.vectors, [[1] * 200, [2] * 200, [3] * 200], None)
+        session.wait_for(2)
+
+        def run(deadline: float | None) -> Future[Any]:
+            asked = pool.submit(shared.vectors, [[9] * 1000], deadline)
+            queued(shared, 2)
+            session.end(next(number for number, name in enumerate(session.threads) if name.startswith("run")))
+            session.wait_for(3)
+            assert (session.runs[2], session.threads[2][:3]) == ([9], "run")
+            return asked
+
+        def leave() -> None:
+            for number in (0, 1, 3):
+                session.end(number)
+            other.result(10)
+
+        yield shared, run, leave
+
+
+def test_a_run_is_stopped_at_its_own_deadline_whosever_thread_it_is_in(helped: Helped) -> None:
+    shared, run, leave = helped
+    asked = run(time.monotonic() + 1)
+    leave()
+    with pytest.raises(DeadlineError):
+        asked.result(10)
+    idle(shared)
+
+
+def test_a_run_is_stopped_with_the_process_whosever_thread_it_is_in(helped: Helped) -> None:
+    shared, run, leave = helped
+    asked = run(None)
+    leave()
+    shared.close()
+    with pytest.raises(DeadlineError):
+        asked.result(10)
+    idle(shared)
+
+
+def idle(shared: Turns) -> None:
+    """Until nothing is run."""
+    for _ in range(500):
+        if not shared._running:
+            return
+        time.sleep(0.01)
+    raise AssertionError(shared._running)
