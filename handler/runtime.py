@@ -107,10 +107,10 @@ class RuntimeApi:
         return answer.headers, received
 
 
-def serve(api: RuntimeApi, handler: Handler, under_way: UnderWay) -> None:
-    """Take calls, one after the other, for as long as there is a Runtime API. Raises RuntimeApiError."""
+def serve(api: RuntimeApi, handler: Handler, under_way: UnderWay, ends: threading.Event) -> None:
+    """Take calls, one after the other, until the process `ends`. Raises RuntimeApiError."""
     asyncio.set_event_loop(asyncio.new_event_loop())  # on which Mangum runs the application
-    while True:
+    while not ends.is_set():
         headers, event = api.next()
         ids = {"requestId": headers["Lambda-Runtime-Aws-Request-Id"]}
         if trace := headers.get("Lambda-Runtime-Trace-Id"):
@@ -178,9 +178,9 @@ def _cause(error: BaseException) -> str:
 
 
 def main() -> int:
-    """Load what `handler.entry` loads, and serve until the Runtime API is gone, or SIGTERM comes, after which what has
-    begun has DRAIN_SECONDS to be answered; an exit status, 0 after a SIGTERM alone. Nothing depends on that signal,
-    which Lambda promises only where there are extensions.
+    """Load what `handler.entry` loads, and serve until the Runtime API fails one of the threads, or SIGTERM comes; then
+    no more is taken, and what has begun has DRAIN_SECONDS to be answered. An exit status, 0 after a SIGTERM alone.
+    Nothing depends on that signal, which Lambda promises only where there are extensions.
     """
     logs.as_lambda_wants()
     # Not by handler.settings: that settings are wrong has to be reported, too.
@@ -192,11 +192,12 @@ def main() -> int:
         log.critical("init failed: %s", error, exc_info=True)
         RuntimeApi(address).fail_init(error)
         return 1
-    ended, under_way = SimpleQueue[int](), UnderWay()  # the queue, because a signal's handler may put to no other
+    under_way, ends = UnderWay(), threading.Event()
+    ended = SimpleQueue[int]()  # and no other queue: a signal's handler puts into it
 
     def take() -> None:
         try:
-            serve(RuntimeApi(address), handler, under_way)
+            serve(RuntimeApi(address), handler, under_way, ends)
         except Exception:
             log.critical("the Runtime API is gone", exc_info=True)
         finally:
@@ -206,7 +207,8 @@ def main() -> int:
     for number in range(calls):
         threading.Thread(target=take, name=f"call {number}", daemon=True).start()
     status = ended.get()  # without one of its threads, the process would take fewer calls than Lambda sends it
-    if not status and not under_way.wait(settings.read().drain_seconds):
+    ends.set()
+    if not under_way.wait(settings.read().drain_seconds):
         log.error("The process ends, and calls that have begun get no answer.")
     return status
 

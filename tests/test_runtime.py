@@ -43,7 +43,7 @@ def api() -> Iterator[RuntimeApi]:
 def serve(api: RuntimeApi, handler: runtime.Handler, threads: int = 1) -> list[threading.Thread]:
     def take() -> None:
         with pytest.raises(RuntimeApiError):
-            runtime.serve(runtime.RuntimeApi(api.address), handler, UnderWay())
+            runtime.serve(runtime.RuntimeApi(api.address), handler, UnderWay(), threading.Event())
 
     started = [threading.Thread(target=take, daemon=True) for _ in range(threads)]
     for each in started:
@@ -163,7 +163,7 @@ def test_without_a_runtime_api_nothing_is_served(api: RuntimeApi) -> None:
     thread.join(10)
     assert not thread.is_alive()
     with pytest.raises(RuntimeApiError, match="no answer"):
-        runtime.serve(runtime.RuntimeApi("127.0.0.1:9"), lambda event, _: event, UnderWay())
+        runtime.serve(runtime.RuntimeApi("127.0.0.1:9"), lambda event, _: event, UnderWay(), threading.Event())
 
 
 def test_calls_run_at_once_and_what_they_log_is_told_apart(api: RuntimeApi, capsys: pytest.CaptureFixture[str]) -> None:
@@ -256,3 +256,23 @@ def test_a_process_that_has_nothing_to_do_ends_at_once(api: RuntimeApi, process:
     process.send_signal(signal.SIGTERM)
     assert process.wait(10) == 0
     assert time.monotonic() - start < 1
+
+
+def test_a_process_that_is_told_to_end_takes_no_more(api: RuntimeApi, process: "subprocess.Popen[str]") -> None:
+    calls = {begin(api, process, seconds) for seconds in (0.5, 0.6)}
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.2)
+    api.put(b"0")
+    assert process.wait(10) == 0
+    assert {api.got().path for _ in calls} == {f"{INVOCATION}/{call}/response" for call in calls}
+    assert api.posted.empty()
+    assert api.events.qsize() == 1
+
+
+def test_where_the_api_fails_one_thread_what_others_have_begun_is_answered(
+    api: RuntimeApi, process: "subprocess.Popen[str]"
+) -> None:
+    call = begin(api, process, 0.5)
+    api.events.put(None)
+    assert process.wait(10) == 1
+    assert api.got().path == f"{INVOCATION}/{call}/response"
