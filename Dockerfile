@@ -65,5 +65,6 @@ COPY --from=code ${LAMBDA_TASK_ROOT}/handler/ handler/
 COPY --from=code /entry.sh /entry.sh
 # The host brings the driver: Lambda's Bottlerocket into a folder of its own, Cloud Run and others into /usr/local/nvidia.
 # A GPU that is not there ends the start, wherever the image runs.
-ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility REQUIRE_GPU=1 \
+# Where the driver keeps what it compiles is said for itself, because Lambda takes HOME away.
+ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility REQUIRE_GPU=1 CUDA_CACHE_PATH=/tmp/.nv \
     LD_LIBRARY_PATH=${LD_LIBRARY_PATH}:/x86_64-bottlerocket-linux-gnu/sys-root/usr/lib/nvidia:/usr/local/nvidia/lib64

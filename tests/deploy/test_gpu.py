@@ -63,9 +63,9 @@ def test_instances_without_a_network_are_refused_before_anything_is_made(
 @pytest.mark.parametrize("asked", ["DeployGpu", "DeployGpuWork"])
 def test_gpus_without_an_image_are_refused_before_anything_is_made(source: Template, asked: str) -> None:
     default = source["Parameters"]["GpuImage"]["Default"]
-
-    with pytest.raises(RefusedError, match="need GpuImage"):
-        settled(source, **{asked: "true", "GpuImage": default})
+    for image in (default, ""):
+        with pytest.raises(RefusedError, match="need GpuImage"):
+            settled(source, **{asked: "true", "GpuImage": image})
     assert settled(source, DeployManaged="true", GpuImage=default), "which has the image of all"
 
 
