@@ -19,25 +19,9 @@ import pytest
 from handler.batches.__main__ import Bar, main, watch
 from handler.batches.paths import PathError, check
 from handler.batches.remote import AwayError, Remote, RemoteError
-from tests.batches.works import Works, line
+from tests.batches.works import line
 from tests.conftest import HOUSE
 from tests.stack.server import PlainServer
-
-
-@pytest.fixture
-def behind(server_works: Works) -> Iterator[None]:
-    """Who does the work while the terminal waits."""
-    over = threading.Event()
-
-    def work() -> None:
-        while not over.wait(0.1):
-            server_works.deliver()
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    yield
-    over.set()
-    thread.join()
 
 
 def run(server: PlainServer, key: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
