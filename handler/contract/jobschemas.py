@@ -68,7 +68,8 @@ _FILE = object_of(
     }
 )
 _FORM = object_of({"file": BYTES | {"description": "JSONL, named *.jsonl."}, "purpose": _PURPOSE}, **_FORM_KEPT) | {
-    "dependentRequired": {name: [*_FORM_KEPT] for name in _FORM_KEPT}
+    "dependentRequired": {name: [*_FORM_KEPT] for name in _FORM_KEPT},
+    "not": {"required": ["expires_after"]},
 }
 _PROMISE = object_of(
     {
