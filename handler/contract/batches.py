@@ -61,6 +61,9 @@ OTHER_MODEL = Fault(
 EMPTY = Fault("empty_file", "The file has no lines.")
 TOO_MANY = Fault("too_many_tasks", "The file has more than {most} {what}, which is the most that a batch may have.")
 GONE = Fault("file_not_found", "The file is not there any more.")
+LOST = Fault(
+    GONE.code, "The file is not there any more, or another is: {n} of its lines were not read and have failed."
+)
 FAULTS = (
     NOT_JSON,
     NOT_AN_OBJECT,
@@ -75,6 +78,7 @@ FAULTS = (
     EMPTY,
     TOO_MANY,
     GONE,
+    LOST,
 )
 
 
