@@ -30,18 +30,19 @@ class Bodies:
     @asynccontextmanager
     async def read(self, request: Request, seconds: float, *, forms: bool = False) -> AsyncIterator[bytes]:
         """A body, which has its room for as long as the block lasts. Any content type, or none, will do for JSON;
-        `forms`: multipart/form-data is taken, too.
+        `forms`: multipart/form-data is taken, too, and what is too large can come another way.
 
         Raises 415 or 413; and 503 where there was no room within MAX_QUEUE_SECONDS, or where after `seconds` the body
         is not all there: what does not come keeps others' room.
         """
-        expected, body, room = self._expected(request.headers, forms=forms), bytearray(), 0
+        too_large = errors.FILE_TOO_LARGE if forms else errors.BODY_TOO_LARGE
+        expected, body, room = self._expected(request.headers, too_large, forms=forms), bytearray(), 0
         try:
             with _in_time(seconds):
                 async for chunk in request.stream():
                     body += chunk
                     if len(body) > self._most:
-                        raise errors.BODY_TOO_LARGE.error(n=len(body), limit=self._most)
+                        raise too_large.error(n=len(body), limit=self._most)
                     if len(body) > _UNCOUNTED and not room and self._counted:
                         await self._take(expected)
                         room = expected
@@ -54,7 +55,7 @@ class Bodies:
         finally:
             self._give(room)
 
-    def _expected(self, headers: Headers, *, forms: bool) -> int:
+    def _expected(self, headers: Headers, too_large: errors.Problem, *, forms: bool) -> int:
         """Bytes of the body, at most where it does not say. Raises 415 or 413."""
         kind = headers.get("content-type", "")
         if (media := kind.partition(";")[0].strip()).lower() == "multipart/form-data" and not forms:
@@ -63,7 +64,7 @@ class Bodies:
         if not length.isdecimal():
             return self._most
         if len(length) > len(str(self._most)) or int(length) > self._most:
-            raise errors.BODY_TOO_LARGE.error(n=length, limit=self._most)
+            raise too_large.error(n=length, limit=self._most)
         return self._most if "transfer-encoding" in headers else int(length)  # which overrides it (RFC 9112, 6.3)
 
     async def _take(self, size: int) -> None:

@@ -32,8 +32,10 @@ async def create(request: Request) -> Response:
     async with state.bodies.read(request, state.service.settings.request_seconds, forms=True) as raw:
         if kind.lower().startswith("multipart/"):
             parts = forms.read(kind, raw)
-            words = {name: part.body.decode("utf-8", "replace") for name, part in parts.items() if name != "file"}
-            upload = wire.form(words, parts["file"].filename if "file" in parts else None)
+            name = parts["file"].filename if "file" in parts else None
+            texts = [part for part in parts.values() if part.name != "file" or name is None]
+            words = {part.name: part.body.decode("utf-8", "replace") for part in texts}
+            upload = wire.form(words, name)
             file = await reached(request, lambda: files.put(caller.account, upload, parts["file"].body))
             return JSONResponse(file.wire())
         upload = wire.promised(body.read(raw))

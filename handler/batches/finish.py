@@ -4,6 +4,7 @@ has its last state."""
 import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import islice
 
 from handler.batches import plan
@@ -13,7 +14,7 @@ from handler.batches.join import OutOfTimeError, Piece, join
 from handler.batches.queue import CLOSE, FINISH, PLAN, RESUME, Shard, Steps
 from handler.batches.results import Results
 from handler.batches.rows import new_id
-from handler.contract.batches import CANCELLED, EXPIRED, FINAL, Batch
+from handler.contract.batches import CANCELLED, EXPIRED, FINAL, LOST, Batch, Fault
 from handler.contract.files import File
 
 log = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ class Finisher:
             self._late(batch.account, batch.created_at)
         status = "cancelled" if batch.status == "cancelling" else batch.ends or "completed"
         made = self._file(batch, batch.output_key, output), self._file(batch, batch.error_key, errors)
-        if self._jobs.end(batch, status, *made):
+        if self._jobs.end(batch, status, *made, self._lost(batch)):
             log.info("batch %s is %s: %d bytes of output, %d of errors", batch.id, status, output, errors)
 
     def _left(self, batch: Batch) -> Iterator[Shard]:
@@ -93,6 +94,13 @@ class Finisher:
     def _errors(self, batch: Batch) -> Iterator[Piece]:
         for number, counts in self._results.done.of(batch):
             yield Piece(result(batch, number), counts.output, counts.output + counts.errors)
+
+    def _lost(self, batch: Batch) -> tuple[Fault, ...]:
+        """What is to be said of lines that could not be read: of a shard whose file was gone each has failed, and none
+        has an error."""
+        done = self._results.done.of(batch) if batch.failed else ()
+        lost = sum(counts.failed for _, counts in done if not counts.errors)
+        return (replace(LOST, message=LOST.message.format(n=lost)),) if lost else ()
 
     def _file(self, batch: Batch, key: str, size: int) -> File | None:
         if not size:

@@ -121,10 +121,14 @@ class Jobs:
         """`finalizing`, where all its shards are done; None where they are not, or it is not `in_progress`."""
         return self._step(batch.account, batch.id, "finalizing", ("in_progress",), {}, "done = shards")
 
-    def end(self, batch: Batch, status: str, output: File | None, errors: File | None) -> bool:
-        """The batch's last state, and with it its files; False where it has ended before."""
+    def end(
+        self, batch: Batch, status: str, output: File | None, errors: File | None, faults: tuple[Fault, ...] = ()
+    ) -> bool:
+        """The batch's last state, and with it its files, and why lines are in neither; False where it has ended
+        before."""
         made = {"output_file_id": output, "error_file_id": errors}
         facts = {name: {"S": file.id} for name, file in made.items() if file is not None}
+        facts |= {"faults": {"S": wire.dumps(faults)}} if faults else {}
         return self._end(batch, status, batch.status, facts, [files.row(file) for file in made.values() if file])
 
     def _step(

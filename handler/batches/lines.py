@@ -36,8 +36,9 @@ class FaultError(Exception):
         super().__init__(fault.code)
         self.fault, self.param, self.values = fault, param, values
 
-    def at(self, line: int) -> Fault:
-        return self.fault.at(line, self.param, **self.values)
+    def at(self, line: int, most: int) -> Fault:
+        """`most`: bytes of a line."""
+        return self.fault.at(line, self.param, most=most, **self.values)
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,12 @@ import logging
 import re
 from datetime import datetime
 from typing import Any
-from urllib.parse import unquote_plus
+from urllib.parse import quote, unquote_plus
 
 from handler.batches.jobs import Jobs
 from handler.batches.queue import PLAN, Steps
 from handler.batches.rows import new_id
+from handler.contract import errors
 from handler.contract.batches import WINDOW_S, Batch
 from handler.contract.files import LONGEST_S
 
@@ -47,7 +48,8 @@ class Objects:
         key = unquote_plus(put["key"])
         found = _KEY.fullmatch(key)
         if bucket != self._bucket or found is None:
-            log.warning("an object outside in/ACCOUNT/*.jsonl makes no batch")
+            shown = quote(errors.without_keys(key))
+            log.warning("an object outside in/ACCOUNT/*.jsonl makes no batch: %s", shown)
             return None
         came = datetime.fromisoformat(record["eventTime"]).timestamp()
         identity = f"{bucket}\n{key}\n{put.get('versionId') or put['sequencer']}"

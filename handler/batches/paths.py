@@ -20,11 +20,23 @@ def check(source: Path, to: Path | None) -> None:
         raise PathError(f"{source} is empty: write a request in each line of it")
     if size > MAX_BYTES:
         raise PathError(f"{source} has {size:,} bytes, and a batch {MAX_BYTES:,} at most: cut it between two lines")
+    place(to)
+
+
+def place(to: Path | None) -> None:
+    """Whether what comes of a batch can lie at `to`, its errors beside it, and nothing is lost by that: of a batch that
+    has no errors, those of an earlier one would be taken for its own. Raises PathError and OSError."""
     if to is None:
         return
     if not to.parent.is_dir():
         raise PathError(f"--to {to}: there is no folder {to.parent}: make it first")
     if to.is_dir():
         raise PathError(f"--to {to} is a folder: name a file in it, such as {to / 'vectors.jsonl'}")
-    if to.exists() and to.samefile(source):
-        raise PathError(f"--to {to} is the file that is sent: name another, or it would be lost")
+    for path in (to, errors(to)):
+        if path.exists():
+            raise PathError(f"--to {to}: {path} is there already: move it away first, or name another")
+
+
+def errors(to: Path) -> Path:
+    """Where the errors of a batch lie whose output lies at `to`."""
+    return to.with_name(f"{to.name}.errors")

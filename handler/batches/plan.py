@@ -178,7 +178,7 @@ class _Reading:
             if asked.body is not None:
                 self._check_model(asked.body["model"])
         except FaultError as error:
-            plan.faults.append(error.at(line.number))
+            plan.faults.append(error.at(line.number, self._bounds.line))
             return
         self._names.add(asked.custom_id, line.number)
         self._inputs += inputs

@@ -45,7 +45,10 @@ class Fault:
 
 NOT_JSON = Fault("invalid_json_line", "This line is not parseable as valid JSON.")
 NOT_AN_OBJECT = Fault("invalid_json_line", "This line must be a JSON object, but it is {got}.")
-TOO_LONG = Fault("invalid_json_line", "This line is longer than a line may be, and does not begin with its custom_id.")
+TOO_LONG = Fault(
+    "invalid_json_line",
+    "This line has more than {most} bytes (BATCH_MAX_LINE_BYTES), and does not begin with its custom_id.",
+)
 MISSING = Fault("missing_required_parameter", "Missing required parameter: '{param}'.")
 WRONG_TYPE = Fault(MISSING.code, "Invalid type for '{param}': expected {expected}, but got {got} instead.")
 DUPLICATE = Fault("duplicate_custom_id", "Line {first} has the same custom_id.")
@@ -58,6 +61,9 @@ OTHER_MODEL = Fault(
 EMPTY = Fault("empty_file", "The file has no lines.")
 TOO_MANY = Fault("too_many_tasks", "The file has more than {most} {what}, which is the most that a batch may have.")
 GONE = Fault("file_not_found", "The file is not there any more.")
+LOST = Fault(
+    GONE.code, "The file is not there any more, or another is: {n} of its lines were not read and have failed."
+)
 FAULTS = (
     NOT_JSON,
     NOT_AN_OBJECT,
@@ -72,6 +78,7 @@ FAULTS = (
     EMPTY,
     TOO_MANY,
     GONE,
+    LOST,
 )
 
 

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 # `sk-` and what follows it, each character as it is or percent-encoded, once or many times over.
 _CODED = "%(?:25)*"
@@ -168,6 +168,11 @@ BROKEN_HTTP = Problem(400, _INVALID, None, "The server could not read your reque
 HEAD_TOO_LARGE = Problem(431, _INVALID, None, "The address and headers of your request are larger than are read here.")
 BODY_TOO_LARGE = Problem(
     413, _INVALID, "request_too_large", "The request body is {n} bytes; at most {limit} are accepted."
+)
+FILE_TOO_LARGE = replace(
+    BODY_TOO_LARGE,
+    message=f"{BODY_TOO_LARGE.message} Of a larger file, POST filename, purpose and bytes as JSON, and PUT it to the "
+    "upload.url of the answer.",
 )
 UNSUPPORTED_MEDIA = Problem(415, _INVALID, "unsupported_media_type", "Unsupported content type or encoding: {value}.")
 QUOTA = Problem(

@@ -62,12 +62,17 @@ class Page:
 
 
 def form(parts: Mapping[str, str], filename: str | None) -> Upload:
-    """An upload out of a form's text fields; `filename`: of its field `file`, None where it has none.
+    """An upload out of a form's text fields; `filename`: of its field `file`, None where that is none of a file.
 
     Raises the first failure, 400.
     """
+    if filename is None and "file" in parts:
+        raise fields.wrong_type("file", "an upload with a filename (in curl file=@PATH)", parts["file"])
     if filename is None:
         raise errors.MISSING_PARAMETER.error(param="file", field="file")
+    if "expires_after" in parts:
+        fields_of_it = "the fields 'expires_after[anchor]' and 'expires_after[seconds]'"
+        raise fields.wrong_type("expires_after", fields_of_it, parts["expires_after"])
     kept = {"anchor": parts.get("expires_after[anchor]"), "seconds": parts.get("expires_after[seconds]")}
     seconds = kept["seconds"]
     whole = seconds is not None and seconds.isascii() and seconds.isdigit() and len(seconds) < 10

@@ -15,7 +15,6 @@ _BODY = (
     errors.INVALID_JSON,
     errors.MISSING_PARAMETER,
     errors.INVALID_TYPE,
-    errors.BODY_TOO_LARGE,
     errors.OVERLOADED,
     *_PAGE,
 )
@@ -44,7 +43,7 @@ def _id(about: str) -> Schema:
 
 
 def _create_file() -> Schema:
-    problems = (errors.FILE_FORMAT, errors.BROKEN_FORM, *_BODY)
+    problems = (errors.FILE_FORMAT, errors.BROKEN_FORM, errors.FILE_TOO_LARGE, *_BODY)
     create = operation("create_file", "Take a file, or say how many bytes will be put to S3.", "File", problems)
     create["description"] = (
         "A form brings the bytes, as many as a request's body may have. JSON promises them: its answer has `upload`, "
@@ -80,7 +79,7 @@ def _content(*, bounded: bool) -> Schema:
 
 
 def _create_batch() -> Schema:
-    problems = (errors.IDEMPOTENCY_KEY, errors.KEY_REUSED, *_BODY)
+    problems = (errors.IDEMPOTENCY_KEY, errors.KEY_REUSED, errors.BODY_TOO_LARGE, *_BODY)
     create = operation("create_batch", "Embed each line of a file.", "Batch", problems, (*OF_A_KEY, "x-emblet-replay"))
     create["parameters"] = [idempotency("with the same body a batch is made once in 48 hours.")]
     create["requestBody"] = {"required": True, "content": {JSON: {"schema": ref("BatchRequest")}}}

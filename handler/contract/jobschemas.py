@@ -68,7 +68,8 @@ _FILE = object_of(
     }
 )
 _FORM = object_of({"file": BYTES | {"description": "JSONL, named *.jsonl."}, "purpose": _PURPOSE}, **_FORM_KEPT) | {
-    "dependentRequired": {name: [*_FORM_KEPT] for name in _FORM_KEPT}
+    "dependentRequired": {name: [*_FORM_KEPT] for name in _FORM_KEPT},
+    "not": {"required": ["expires_after"]},
 }
 _PROMISE = object_of(
     {
@@ -117,7 +118,7 @@ _BATCH = object_of(
         "model": NAME | {"description": "null until the file has been checked."},
         "errors": {
             "anyOf": [list_of(ref("BatchFault")), NULL],
-            "description": f"Why it has failed: {batches.MOST_FAULTS} lines at most.",
+            "description": f"Why it has failed: {batches.MOST_FAULTS} lines at most. Or how many could not be read.",
         },
         "input_file_id": TEXT | {"description": "A file's id, or the s3:// address of an object that made the batch."},
         "completion_window": {"const": WINDOW},

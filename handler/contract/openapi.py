@@ -18,7 +18,7 @@ VERSION = "0.1.0"  # pyproject.toml's, which the image does not have; a test hol
 
 _PRICED = (errors.STORE_UNAVAILABLE, *ANYWHERE)
 _BEYOND_ROUTES = (errors.UNKNOWN_URL, errors.WRONG_METHOD, errors.BROKEN_HTTP, errors.HEAD_TOO_LARGE)
-_OF_FILES = (errors.FILE_FORMAT, errors.BROKEN_FORM, errors.NO_FILE, errors.NOT_PUT)
+_OF_FILES = (errors.FILE_FORMAT, errors.BROKEN_FORM, errors.FILE_TOO_LARGE, errors.NO_FILE, errors.NOT_PUT)
 _OF_JOBS = (*_OF_FILES, errors.NOT_CANCELLABLE, errors.NO_BATCH)
 _NO_EMBEDDINGS = (*_BEYOND_ROUTES, errors.REPORT_TOO_LARGE, *_OF_JOBS)
 _ASKED = (errors.INVALID_VALUE, *KEYED)

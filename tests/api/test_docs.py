@@ -78,7 +78,7 @@ def test_it_knows_every_form_of_key_and_which_paths_are_public(door: Door, docum
 # Those of a request without a route, of a head that is no HTTP, of usage and costs, and of files and batches.
 NO_EMBEDDINGS = {errors.UNKNOWN_URL, errors.WRONG_METHOD, errors.BROKEN_HTTP, errors.HEAD_TOO_LARGE}
 NO_EMBEDDINGS |= {errors.REPORT_TOO_LARGE, errors.FILE_FORMAT, errors.BROKEN_FORM, errors.NO_FILE, errors.NO_BATCH}
-NO_EMBEDDINGS |= {errors.NOT_CANCELLABLE, errors.NOT_PUT}
+NO_EMBEDDINGS |= {errors.NOT_CANCELLABLE, errors.NOT_PUT, errors.FILE_TOO_LARGE}
 
 
 @dataclass(frozen=True)

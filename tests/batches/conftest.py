@@ -1,5 +1,6 @@
 """A deployment that has files and batches, at both doors."""
 
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -119,3 +120,19 @@ def post(config: Settings, service: Service, account: str, bucket: str) -> Post:
     places = f"s3://{bucket}/elsewhere/, {answers.url}"
     own = replace(config, result_destinations=places, dead_messages_queue=dead.url)
     return Post(Messages(own, service), account, bucket, config.usage_table, answers, dead)
+
+
+@pytest.fixture
+def behind(server_works: Works) -> Iterator[None]:
+    """Who does the work while the terminal waits."""
+    over = threading.Event()
+
+    def work() -> None:
+        while not over.wait(0.1):
+            server_works.deliver()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    yield
+    over.set()
+    thread.join()

@@ -1,7 +1,6 @@
 """Batches from their file to their files: what each line gets, what is billed, and how they end."""
 
 import base64
-import json
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
@@ -250,4 +249,6 @@ def test_a_file_that_is_deleted_meanwhile_ends_its_batch_all_the_same(works: Wor
     assert done.batch.completed == len(done.output)
     assert done.batch.completed + done.batch.failed == 60
     assert works.billed() == (done.tokens, len(done.output))
-    assert json.dumps(done.batch.wire())
+    [fault] = done.batch.wire()["errors"]["data"]
+    words = f"The file is not there any more, or another is: {done.batch.failed} of its lines were not read"
+    assert (fault["code"], fault["line"], fault["message"]) == ("file_not_found", None, f"{words} and have failed.")

@@ -178,6 +178,7 @@ FORMS: list[tuple[dict[str, Any], bool]] = [
     ({"expires_after[seconds]": 3600}, False),
     ({"expires_after[anchor]": "now", "expires_after[seconds]": 3600}, False),
     ({"expires_after[anchor]": "created_at", "expires_after[seconds]": 3599}, False),
+    ({"expires_after": '{"anchor": "created_at", "seconds": 3600}'}, False),
 ]
 
 

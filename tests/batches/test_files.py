@@ -107,6 +107,7 @@ FORM = {"file": ("in.jsonl", LINE)}
     ("fields", "files", "code", "param"),
     [
         ({"purpose": "batch"}, {}, "missing_required_parameter", "file"),
+        ({"purpose": "batch", "file": "hello"}, {}, "invalid_type", "file"),
         ({}, FORM, "missing_required_parameter", "purpose"),
         ({"purpose": "fine-tune"}, FORM, "invalid_value", "purpose"),
         ({"purpose": "batch"}, {"file": ("in.txt", LINE)}, None, None),
@@ -126,6 +127,7 @@ FORM = {"file": ("in.jsonl", LINE)}
             {"purpose": "batch", "expires_after[anchor]": "now", "expires_after[seconds]": "3600"},
             *(FORM, "invalid_value", "expires_after[anchor]"),
         ),
+        ({"purpose": "batch", "expires_after": '{"seconds": 3600}'}, FORM, "invalid_type", "expires_after"),
     ],
 )
 def test_a_form_that_cannot_be_is_refused(

@@ -1,9 +1,13 @@
-"""A file's name in a form, as clients write it."""
+"""A file's name in a form, as clients write it; and a form that is too large."""
+
+import http.client
+import json
 
 import httpx
 import pytest
 
 from handler.api import forms
+from tests.stack.server import PlainServer
 
 NAMES = ["in.jsonl", "größe 数据.jsonl", "50%20off, 100%25.jsonl", 'a"b\\c; name=d.jsonl', "a\r\nb.jsonl"]
 
@@ -26,3 +30,17 @@ def test_a_file_has_the_name_that_a_client_gave_it(name: str) -> None:
 def test_a_name_is_read_as_it_is_written(written: str, name: str) -> None:
     form = f"--x\r\ncontent-disposition: form-data; name=file; {written}\r\n\r\n{{}}\r\n--x--"
     assert forms.read("multipart/form-data; boundary=x", form.encode())["file"].filename == name
+
+
+def test_a_file_larger_than_a_body_may_be_is_told_the_other_way(jobs_plain: PlainServer, inference_key: str) -> None:
+    connection = http.client.HTTPConnection(jobs_plain.url.removeprefix("http://"))
+    headers = {"authorization": f"Bearer {inference_key}", "content-type": "multipart/form-data; boundary=x"}
+    connection.request("POST", "/v1/files", headers=headers | {"content-length": str((64 << 20) + 1)})
+    answer = connection.getresponse()
+    message = json.loads(answer.read())["error"]["message"]
+    connection.close()
+    assert answer.status == 413
+    assert message == (
+        "The request body is 67108865 bytes; at most 67108864 are accepted. Of a larger file, POST filename, purpose "
+        "and bytes as JSON, and PUT it to the upload.url of the answer."
+    )

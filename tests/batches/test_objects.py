@@ -102,7 +102,7 @@ def test_the_sample_event_makes_its_batch(works: Works) -> None:
     assert found[0].metadata == {"source": f"s3://{bucket}/in/acct_acme/2026-11-22/product texts, part#1.jsonl"}
 
 
-def test_s3s_test_event_and_objects_elsewhere_make_none(works: Works) -> None:
+def test_s3s_test_event_and_objects_elsewhere_make_none(works: Works, caplog: pytest.LogCaptureFixture) -> None:
     event = json.loads((HOUSE / "events/s3.json").read_text())
     bucket = event["Records"][0]["s3"]["bucket"]["name"]
     objects = Objects(works.jobs, Steps(store.queues, works.plans.url), bucket)
@@ -111,6 +111,7 @@ def test_s3s_test_event_and_objects_elsewhere_make_none(works: Works) -> None:
         other = copy.deepcopy(event)
         other["Records"][0]["s3"]["object"]["key"] = key
         objects.take(json.dumps(other))
+        assert key in caplog.messages.pop()
     assert works.plans.messages() == []
 
 

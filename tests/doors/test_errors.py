@@ -54,6 +54,7 @@ ELSEWHERE = [
     (404, refusals.IRE, None, "No such File object: file-1"),
     (404, refusals.IRE, None, "The bytes of file-1 have not been put yet: PUT them to its upload.url first."),
     (404, refusals.IRE, None, "No such Batch object: batch_1"),
+    (413, refusals.IRE, "request_too_large", errors.FILE_TOO_LARGE.message),  # whose words are in test_forms.py there
     (503, "service_unavailable_error", "model_loading", "The model is loading. Please try again in 2 seconds."),
     (
         *(503, "service_unavailable_error", "server_is_overloaded"),
