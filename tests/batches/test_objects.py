@@ -79,6 +79,19 @@ def test_the_same_file_put_again_is_another_batch(works: Works, bucket: str, tol
     assert len(works.jobs.page(works.account, Page(10))[0]) == 2
 
 
+@pytest.mark.parametrize("told_apart_by", ["sequencer", "versionId"])
+def test_two_puts_of_one_moment_are_two_batches(works: Works, told_apart_by: str) -> None:
+    event = json.loads((HOUSE / "events/s3.json").read_text())
+    bucket, put = (event["Records"][0]["s3"][each] for each in ("bucket", "object"))
+    put["key"] = f"in/{works.account}/again.jsonl"
+    del put["versionId"]  # which the objects of a bucket without versions have not
+    objects = Objects(works.jobs, Steps(store.queues, works.plans.url), bucket["name"])
+    for name in ("1", "2", "2"):
+        put[told_apart_by] = name
+        objects.take(json.dumps(event))
+    assert len(works.jobs.page(works.account, Page(10))[0]) == 2
+
+
 def test_a_file_that_is_replaced_before_it_is_read_is_not_done_as_the_one_it_was(
     works: Works, bucket: str, told: Queue, door: Pointers
 ) -> None:
@@ -111,6 +124,7 @@ def test_s3s_test_event_and_objects_elsewhere_make_none(works: Works) -> None:
         other = copy.deepcopy(event)
         other["Records"][0]["s3"]["object"]["key"] = key
         objects.take(json.dumps(other))
+    Objects(works.jobs, Steps(store.queues, works.plans.url), "another-bucket").take(json.dumps(event))
     assert works.plans.messages() == []
 
 
