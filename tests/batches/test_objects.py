@@ -106,6 +106,21 @@ def test_a_file_that_is_replaced_before_it_is_read_is_not_done_as_the_one_it_was
     assert works.billed() == (done["completed"].tokens, 1)
 
 
+def test_a_file_that_is_replaced_between_its_plan_and_its_shards_is_not_done_as_the_one_it_was(
+    works: Works, bucket: str, told: Queue, door: Pointers
+) -> None:
+    key = f"in/{works.account}/again.jsonl"
+    put(bucket, key, *(line(f"first-{n}") for n in range(20)))
+    door({"Records": events(told, 1)}, None)
+    works.plans.deliver(works.planner)
+    put(bucket, key, *(line(f"later-{n}") for n in range(20)))
+    works.until_quiet()
+    [batch] = works.jobs.page(works.account, Page(10))[0]
+    assert (batch.status, batch.total, batch.completed, batch.failed) == ("completed", 20, 0, 20)
+    assert works.ended(batch).output == {}
+    assert works.billed() == (0, 0)
+
+
 def test_the_sample_event_makes_its_batch(works: Works) -> None:
     event = json.loads((HOUSE / "events/s3.json").read_text())
     bucket = event["Records"][0]["s3"]["bucket"]["name"]
