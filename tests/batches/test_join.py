@@ -9,20 +9,23 @@ import pytest
 
 from handler.batches import join as module
 from handler.batches.bucket import Bucket
-from handler.batches.join import PART, OutOfTimeError, Piece, join
+from handler.batches.join import OutOfTimeError, Piece, join
 
 MIB = 1 << 20
+LEAST, MOST = 5 * MIB, 5 << 30  # bytes of a part, but the last (S3 user guide, "Multipart upload limits")
 
 
 class Parts(Bucket):
-    """The bucket, and the sizes of the parts that are uploaded to it, which the emulator does not look at."""
+    """The bucket, the keys of its uploads, and the sizes of their parts, which the emulator does not look at."""
 
     def __init__(self, name: str) -> None:
         self._sizes: dict[str, dict[int, int]] = {}
         inner = boto3.client("s3")
+        inner.meta.events.register("provide-client-params.s3.CreateMultipartUpload", self._begun)
         inner.meta.events.register("provide-client-params.s3.UploadPart", self._put)
         inner.meta.events.register("provide-client-params.s3.UploadPartCopy", self._copied)
         super().__init__(lambda: inner, name)
+        self.uploads: list[str] = []
         self.copied = 0
         self.meeting: threading.Barrier | None = None  # of parts that are copied
 
@@ -30,6 +33,9 @@ class Parts(Bucket):
     def sizes(self) -> dict[str, list[int]]:
         """By key, in the order of the parts."""
         return {key: [size for _, size in sorted(sizes.items())] for key, sizes in self._sizes.items()}
+
+    def _begun(self, params: dict[str, Any], **_: Any) -> None:
+        self.uploads.append(params["Key"])
 
     def _put(self, params: dict[str, Any], **_: Any) -> None:
         self._sizes.setdefault(params["Key"], {})[params["PartNumber"]] = len(params["Body"])
@@ -71,7 +77,7 @@ SIZES = {
     "one": [1],
     "small": [1000] * 40,
     "large": [6 * MIB, 7 * MIB],
-    "exact": [PART, PART],
+    "exact": [LEAST, LEAST],
     "mixed": [1, 12 * MIB, 3 * MIB, 0, 3 * MIB, 6 * MIB, 10, 5 * MIB, 4 * MIB, 11 * MIB, 7],
     "many": [MIB + n for n in range(20)],
 }
@@ -84,8 +90,8 @@ def test_a_joined_object_is_its_pieces_in_order_in_parts_that_s3_takes(parts: Pa
     assert join(parts, found, key, f"work/{name}/joined/", never) == len(whole)
     assert content(parts, key) == whole
     *body, last = parts.sizes[key]
-    assert all(PART <= size <= 5 << 30 for size in body)
-    assert 0 < last <= 5 << 30
+    assert all(LEAST <= size <= MOST for size in body)
+    assert 0 < last <= MOST
     assert len(body) < 10_000
 
 
@@ -112,16 +118,18 @@ def test_what_is_joined_is_joined_once(parts: Parts) -> None:
     found, whole = pieces(parts, "join-once", [1000, 2000])
     for _ in range(2):
         assert join(parts, found, "out/join-once", "work/once/", never) == 3000
-    assert len(parts.sizes["out/join-once"]) == 1
+    assert parts.uploads == ["out/join-once"]
     assert content(parts, "out/join-once") == whole
 
 
 def test_of_two_that_join_at_once_the_first_to_end_has_made_it(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
     found, whole = pieces(parts, "join-twice", [1000, 2000])
+    others, _ = pieces(parts, "join-twice-otherwise", [2000, 600, 400])  # by which the second is told from the first
     looked = parts.size
     monkeypatch.setattr(parts, "size", lambda _: None)  # each has looked before the other was done
-    for _ in range(2):
-        assert join(parts, found, "out/join-twice", "work/twice/", never) == 3000
+    for each in (found, others):
+        assert join(parts, each, "out/join-twice", "work/twice/", never) == 3000
+    assert parts.uploads == ["out/join-twice"] * 2
     assert looked("out/join-twice") == 3000
     assert content(parts, "out/join-twice") == whole
     uploads = parts.client().list_multipart_uploads(Bucket=parts.name).get("Uploads", [])
@@ -140,7 +148,16 @@ def test_very_many_pieces_are_joined_in_groups_first(parts: Parts) -> None:
     assert content(parts, "out/join-groups") == whole
     assert len([key for key in parts.sizes if key.startswith("work/groups/")]) == 4
     for *body, _ in parts.sizes.values():
-        assert all(size >= PART for size in body)
+        assert all(size >= LEAST for size in body)
+
+
+def test_a_group_has_no_more_bytes_than_a_part_that_is_copied(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert module._BYTES <= MOST
+    monkeypatch.setattr(module, "_BYTES", 12 * MIB)
+    found, whole = pieces(parts, "join-bytes", [2 * MIB] * 14)
+    assert join(parts, found, "out/join-bytes", "work/bytes/", never) == len(whole)
+    assert [parts.size(f"work/bytes/{group:06}") for group in range(3)] == [12 * MIB, 12 * MIB, 4 * MIB]
+    assert content(parts, "out/join-bytes") == whole
 
 
 @pytest.mark.usefixtures("small_groups")
@@ -151,5 +168,5 @@ def test_what_there_was_no_time_for_goes_on_where_it_was(parts: Parts) -> None:
         join(parts, found, "out/join-time", "work/time/", lambda: next(spent))
     assert (parts.size("work/time/000000"), parts.size("work/time/000001")) == (400, None)
     assert join(parts, found, "out/join-time", "work/time/", never) == len(whole)
-    assert len(parts.sizes["work/time/000000"]) == 1, "a group that is there is not made again"
+    assert parts.uploads.count("work/time/000000") == 1, "a group that is there is not made again"
     assert content(parts, "out/join-time") == whole

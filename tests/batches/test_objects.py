@@ -79,6 +79,19 @@ def test_the_same_file_put_again_is_another_batch(works: Works, bucket: str, tol
     assert len(works.jobs.page(works.account, Page(10))[0]) == 2
 
 
+@pytest.mark.parametrize("told_apart_by", ["sequencer", "versionId"])
+def test_two_puts_of_one_moment_are_two_batches(works: Works, told_apart_by: str) -> None:
+    event = json.loads((HOUSE / "events/s3.json").read_text())
+    bucket, put = (event["Records"][0]["s3"][each] for each in ("bucket", "object"))
+    put["key"] = f"in/{works.account}/again.jsonl"
+    del put["versionId"]  # which the objects of a bucket without versions have not
+    objects = Objects(works.jobs, Steps(store.queues, works.plans.url), bucket["name"])
+    for name in ("1", "2", "2"):
+        put[told_apart_by] = name
+        objects.take(json.dumps(event))
+    assert len(works.jobs.page(works.account, Page(10))[0]) == 2
+
+
 def test_a_file_that_is_replaced_before_it_is_read_is_not_done_as_the_one_it_was(
     works: Works, bucket: str, told: Queue, door: Pointers
 ) -> None:
@@ -91,6 +104,21 @@ def test_a_file_that_is_replaced_before_it_is_read_is_not_done_as_the_one_it_was
     assert [*done["completed"].output] == ["second"]
     assert [fault.code for fault in done["failed"].batch.faults] == ["file_not_found"]
     assert works.billed() == (done["completed"].tokens, 1)
+
+
+def test_a_file_that_is_replaced_between_its_plan_and_its_shards_is_not_done_as_the_one_it_was(
+    works: Works, bucket: str, told: Queue, door: Pointers
+) -> None:
+    key = f"in/{works.account}/again.jsonl"
+    put(bucket, key, *(line(f"first-{n}") for n in range(20)))
+    door({"Records": events(told, 1)}, None)
+    works.plans.deliver(works.planner)
+    put(bucket, key, *(line(f"later-{n}") for n in range(20)))
+    works.until_quiet()
+    [batch] = works.jobs.page(works.account, Page(10))[0]
+    assert (batch.status, batch.total, batch.completed, batch.failed) == ("completed", 20, 0, 20)
+    assert works.ended(batch).output == {}
+    assert works.billed() == (0, 0)
 
 
 def test_the_sample_event_makes_its_batch(works: Works) -> None:
@@ -112,6 +140,7 @@ def test_s3s_test_event_and_objects_elsewhere_make_none(works: Works, caplog: py
         other["Records"][0]["s3"]["object"]["key"] = key
         objects.take(json.dumps(other))
         assert key in caplog.messages.pop()
+    Objects(works.jobs, Steps(store.queues, works.plans.url), "another-bucket").take(json.dumps(event))
     assert works.plans.messages() == []
 
 

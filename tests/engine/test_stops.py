@@ -40,6 +40,15 @@ def test_each_ends_at_its_own_deadline_whatever_the_order_they_come_in() -> None
         assert never.terminate
 
 
+def test_nothing_is_kept_of_a_call_that_has_ended() -> None:
+    stops = Stops()
+    with stops.until(time.monotonic() + 600) as timed, stops.until(math.inf) as untimed:
+        pass
+    stops.end_all()
+    assert not timed.terminate
+    assert not untimed.terminate
+
+
 def test_one_thread_sees_to_the_deadlines_of_all_and_ends_after_the_last() -> None:
     stops, end = Stops(), time.monotonic() + 0.5
 
@@ -50,8 +59,8 @@ def test_one_thread_sees_to_the_deadlines_of_all_and_ends_after_the_last() -> No
     with stops.until(math.inf):
         assert seeing() == before, "there is nothing to see to"
     with ExitStack() as stack:
-        for each in range(20):
-            stack.enter_context(stops.until(end + each / 100))
+        for each in range(20):  # each sooner than those before
+            stack.enter_context(stops.until(end - each / 100))
         [thread] = {*seeing()} - {*before}
     for each in range(20):
         with stops.until(end + each / 100):
