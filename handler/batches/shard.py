@@ -8,7 +8,8 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 from handler.batches import cost, lines, plan
@@ -87,7 +88,8 @@ class Worker:
 
     def _execute(self, batch: Batch, shard: Shard, deadline: float | None, *, careful: bool) -> Mapping[str, str]:
         """What is told of the result, ours or another's."""
-        payer = self._payer(batch)
+        # Its record is of the time at which an execution begins, the hour in which it counts on limits.
+        payer = replace(self._payer(batch), time=datetime.fromtimestamp(self._jobs.clock(), UTC))
         with Made(batch) as made:
             try:
                 with (
@@ -100,7 +102,12 @@ class Worker:
             except GoneError:
                 log.error("the file of batch %s has changed or gone: shard %d has failed", batch.id, shard.number)
                 made.lost(shard.lines)
-            facts = {"model": str(batch.model), "key_id": payer.caller.key_id, "price": f"{payer.price:f}"}
+            facts = {
+                "model": str(batch.model),
+                "key_id": payer.caller.key_id,
+                "price": f"{payer.price:f}",
+                "time": payer.time.isoformat(),
+            }
             return self._results.put(batch, shard.number, made, facts)
 
     @contextmanager
