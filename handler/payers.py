@@ -25,9 +25,9 @@ class Payers:
         self._keys, self._prices, self._model = keys, prices, model
 
     def of_message(self, account: str, key_id: str | None, came: datetime) -> Payer:
-        """One of an account's keys, or all of them together. Raises 401 where there is no such key."""
+        """One of an account's keys that embed, or all of them together. Raises 401 where there is no such key."""
         caller = self._keys.of_account(account) if key_id is None else self._keys.named(key_id)
-        if caller is None or caller.account != account:
+        if caller is None or caller.account != account or caller.role != "inference":
             raise errors.WRONG_KEY.error()
         return Payer(caller, self._prices.at(self._model, account, came).of("message"), came)
 
