@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
-from typing import Any
+from typing import Any, Protocol
 
 from handler import render
 from handler.billing.buckets import cost as usd
@@ -52,6 +52,17 @@ class _Work:
 _Found = _Work | Exception
 
 
+class Counted(Protocol):
+    """Which of a call's bodies have been counted on their payer's limits, by their place: a set, or what keeps one
+    beyond the call. Any of it may raise StoreUnavailableError."""
+
+    def __contains__(self, place: int, /) -> bool: ...
+
+    def add(self, place: int, /) -> None: ...
+
+    def update(self, places: Sequence[int], /) -> None: ...
+
+
 class Bulk:
     """Answers requests by the group."""
 
@@ -59,16 +70,21 @@ class Bulk:
         self._models, self._intake, self._counters, self._engine = models, intake, counters, engine
 
     def answer(
-        self, bodies: Sequence[Mapping[str, Any]], payer: Payer, deadline: float | None = None
+        self,
+        bodies: Sequence[Mapping[str, Any]],
+        payer: Payer,
+        deadline: float | None = None,
+        counted: Counted | None = None,
     ) -> list[Answered]:
         """What each body of one payer gets, in order: 200, or the error that it alone is to blame for. What is counted
-        is the month's: no minute limits a batch.
+        is the month's: no minute limits a batch. `counted`: those that are not counted again; of the others it is told
+        before any is embedded.
 
         Raises DeadlineError once the `deadline` of time.monotonic() has come, and StoreUnavailableError: then none is
         answered.
         """
         found: list[_Work | ApiError] = [self._accept(body) for body in bodies]
-        self._limit(found, payer)
+        self._limit(found, payer, set[int]() if counted is None else counted)
         return self._encode(found, deadline)
 
     def answer_each(
@@ -138,17 +154,23 @@ class Bulk:
         except ApiError as error:
             return error
 
-    def _limit(self, found: list[_Work | ApiError], payer: Payer) -> None:
+    def _limit(self, found: list[_Work | ApiError], payer: Payer, counted: Counted) -> None:
         """Count all of them at once, where the month has room for all; else one after the other."""
         limits = (payer.caller.limits.monthly, payer.caller.account_limits.monthly)
         if not any(limits):
             return
         caller = replace(payer.caller, limits=limits[0], account_limits=limits[1])
-        places = [place for place, each in enumerate(found) if isinstance(each, _Work)]
-        if places and self._refused(caller, payer, [found[place] for place in places]):
-            for place in places:
-                if refused := self._refused(caller, payer, [found[place]]):
-                    found[place] = refused
+        places = [place for place, each in enumerate(found) if isinstance(each, _Work) and place not in counted]
+        if not places:
+            return
+        if not self._refused(caller, payer, [found[place] for place in places]):
+            counted.update(places)
+            return
+        for place in places:
+            if refused := self._refused(caller, payer, [found[place]]):
+                found[place] = refused
+            else:
+                counted.add(place)
 
     def _refused(
         self, caller: Caller, payer: Payer, works: Sequence[_Work | ApiError], *, by_minute: bool = False

@@ -121,7 +121,7 @@ def _ledger(config: Settings) -> Mapping[str, Door]:
 
         jobs.append(passes.overdue(config))
         queues = {
-            config.plans_queue: Pointers(passes.plans(config, ledger, recount.rollups.register.late)),
+            config.plans_queue: Pointers(passes.plans(config, ledger)),
             config.objects_queue: Pointers(passes.objects(config)),
         }
         drain = _by_queue(queues, drain)

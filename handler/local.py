@@ -28,7 +28,6 @@ from handler.engine.manifest import LayerError
 from handler.settings import SettingError
 
 if TYPE_CHECKING:
-    from handler.batches.finish import Late
     from handler.service import Service
 
 HOUSE = Path(__file__).resolve().parent.parent
@@ -116,7 +115,7 @@ def _serve(model: str, port: int) -> None:
         stream = Stream(recount, ThreadPoolExecutor(1), "local")
         follower = Follower(settings.read().usage_table, stream)
         threading.Thread(target=follower.run, name="books", daemon=True).start()
-        _begin_batches(service, recount.rollups.register.late)
+        _begin_batches(service)
         _announce(port)
         config = uvicorn.Config(
             app, http=Http11, log_level="warning", access_log=False, timeout_graceful_shutdown=_GRACE_S
@@ -127,7 +126,7 @@ def _serve(model: str, port: int) -> None:
             service.close(_RECORD_S)
 
 
-def _begin_batches(service: "Service", late: "Late") -> None:
+def _begin_batches(service: "Service") -> None:
     """What the stack's functions do with the queues of batches."""
     from handler import settings
     from handler.events import passes
@@ -136,7 +135,7 @@ def _begin_batches(service: "Service", late: "Late") -> None:
 
     config = settings.read()
     takes = {
-        config.plans_queue: passes.plans(config, service.ledger, late),
+        config.plans_queue: passes.plans(config, service.ledger),
         config.shards_queue: passes.shards(config, service),
         config.objects_queue: passes.objects(config),
     }

@@ -23,15 +23,11 @@ _AT_ONCE = 8  # shards that are closed
 _LOST_S = 900  # after which a batch that is not planned has lost its message
 
 
-Late = Callable[[str, float], None]
-"""Told that an account has got records of a moment (Unix seconds), whose hour may have been summed long since."""
-
-
 class Finisher:
     """Ends batches. `longest`: bytes of a line."""
 
-    def __init__(self, results: Results, steps: Steps, longest: int, late: Late) -> None:
-        self._results, self._steps, self._longest, self._late = results, steps, longest, late
+    def __init__(self, results: Results, steps: Steps, longest: int) -> None:
+        self._results, self._steps, self._longest = results, steps, longest
         self._jobs, self._bucket = results.jobs, results.bucket
 
     def close(self, batch: Batch, is_over: Callable[[], bool]) -> None:
@@ -73,8 +69,6 @@ class Finisher:
         except OutOfTimeError:
             self._steps.send(batch, FINISH)
             return
-        if batch.completed:  # its records are of the time at which it was made
-            self._late(batch.account, batch.created_at)
         status = "cancelled" if batch.status == "cancelling" else batch.ends or "completed"
         made = self._file(batch, batch.output_key, output), self._file(batch, batch.error_key, errors)
         if self._jobs.end(batch, status, *made, self._lost(batch)):

@@ -110,7 +110,8 @@ def read(bucket: Bucket, batch: Batch, shard: Shard, longest: int) -> Iterator[L
 def _record(batch: Batch, number: int, counts: Counts, told: Mapping[str, str]) -> Record:
     """The ledger's record of a shard: the same, whoever makes it."""
     name = hashlib.sha256(f"{batch.id}#{number}".encode()).hexdigest()
-    time_of = datetime.fromtimestamp(batch.created_at, UTC)
+    made_at = datetime.fromtimestamp(batch.created_at, UTC)  # of results that do not tell of their own time yet
+    time_of = datetime.fromisoformat(told["time"]) if "time" in told else made_at
     work = Work(f"{batch.id}-{number:08}", name, time_of, "batch")
     price = Decimal(told["price"])
     return Record(work, batch.account, told["key_id"], told["model"], counts.tokens, counts.completed, price)

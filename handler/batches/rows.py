@@ -6,6 +6,7 @@
     named#ACCOUNT       SHA-256         the Idempotency-Key, or the event, that has made a batch
     open                EXPIRES#ACCOUNT#batch_…    each batch that has not ended
     shards#batch_…      00000007        a shard that is done
+    taken#batch_…       00000007        what of a month's quota it has taken (takings.py)
     careful#batch_…     00000007        the line that a shard is at, if it goes line by line (careful.py)
 
 Ids begin with their time, so that a page of an account's newest is one query.

@@ -18,7 +18,8 @@ from handler.batches.done import Progress
 from handler.batches.lines import Line
 from handler.batches.queue import CLOSE, FINISH, Shard, Shards, Steps
 from handler.batches.results import Made, Results, read
-from handler.bulk import Answered
+from handler.batches.takings import Takings
+from handler.bulk import Answered, Counted
 from handler.contract import errors
 from handler.contract.batches import Batch
 from handler.engine.engine import DeadlineError
@@ -32,7 +33,7 @@ _GROUPS = 3  # of them under way
 _CAREFUL = 3  # received so often, it goes line by line
 _WAITS = 1 / 3  # of an execution's time, as long as a shard takes, for another that goes line by line in its process
 
-Embed = Callable[[Sequence[Mapping[str, Any]], Payer, float | None], list[Answered]]
+Embed = Callable[[Sequence[Mapping[str, Any]], Payer, float | None, Counted], list[Answered]]
 
 
 class Worker:
@@ -87,12 +88,13 @@ class Worker:
 
     def _execute(self, batch: Batch, shard: Shard, deadline: float | None, *, careful: bool) -> Mapping[str, str]:
         """What is told of the result, ours or another's."""
-        payer = self._payer(batch)
+        takings = Takings(self._jobs.rows, batch, shard.number, self._payer(batch), self._jobs.clock())
+        payer = takings.payer
         with Made(batch) as made:
             try:
                 with (
                     self._groups(batch, shard, deadline, careful=careful) as groups,
-                    closing(self._answers(groups, payer, deadline)) as answered,
+                    closing(self._answers(groups, takings, deadline)) as answered,
                 ):
                     for group, answers in answered:
                         for (line, asked), answer in zip(group, answers, strict=True):
@@ -100,7 +102,12 @@ class Worker:
             except GoneError:
                 log.error("the file of batch %s has changed or gone: shard %d has failed", batch.id, shard.number)
                 made.lost(shard.lines)
-            facts = {"model": str(batch.model), "key_id": payer.caller.key_id, "price": f"{payer.price:f}"}
+            facts = {
+                "model": str(batch.model),
+                "key_id": payer.caller.key_id,
+                "price": f"{payer.price:f}",
+                "time": payer.time.isoformat(),
+            }
             return self._results.put(batch, shard.number, made, facts)
 
     @contextmanager
@@ -130,14 +137,14 @@ class Worker:
             self._one.release()
 
     def _answers(
-        self, groups: Iterator["_Group"], payer: Payer, deadline: float | None
+        self, groups: Iterator["_Group"], takings: Takings, deadline: float | None
     ) -> Generator[tuple[Sequence[tuple[Line, lines.Request]], list[Answered]], None, None]:
         """Groups and their answers in order. While the engine has one, the next is read and the one before written."""
         under_way: deque[tuple[_Group, Future[list[Answered]]]] = deque()
         with ThreadPoolExecutor(2, "lines") as pool:
             try:
                 for group in groups:
-                    under_way.append((group, pool.submit(self._answer, group, payer, deadline)))
+                    under_way.append((group, pool.submit(self._answer, group, takings, deadline)))
                     while len(under_way) >= (1 if group.alone else _GROUPS):
                         first, answers = under_way.popleft()
                         yield first.lines, answers.result()
@@ -148,16 +155,18 @@ class Worker:
                 for _, each in under_way:
                     each.cancel()
 
-    def _answer(self, group: "_Group", payer: Payer, deadline: float | None) -> list[Answered]:
+    def _answer(self, group: "_Group", takings: Takings, deadline: float | None) -> list[Answered]:
         if deadline is not None and time.monotonic() >= deadline:
             raise DeadlineError
         if group.fate is Fate.DEAD:
             return [_failed(group, line) for line, _ in group.lines]
         if group.fate is Fate.LATE:
             return [_too_late(line, deadline) for line, _ in group.lines]
-        readable = [asked.body for _, asked in group.lines if asked.body is not None]
+        found = enumerate((asked.body for _, asked in group.lines), group.first)
+        readable = {place: body for place, body in found if body is not None}
+        counted = takings.of([*readable])
         try:
-            answers = iter(self._embed(readable, payer, deadline) if readable else [])
+            answers = iter(self._embed([*readable.values()], takings.payer, deadline, counted) if readable else [])
         except (DeadlineError, StoreUnavailableError):
             raise
         except Exception as error:  # what it is with one line is no other's: they are told apart in the end
@@ -170,10 +179,11 @@ class Worker:
 
 @dataclass(frozen=True)
 class _Group:
-    """Lines that go to the engine together; `alone`: one beside which nothing else may be under way, and
-    whose `fate` is known."""
+    """Lines that go to the engine together, from the `first` on, by its place in the shard; `alone`: one beside which
+    nothing else may be under way, and whose `fate` is known."""
 
     batch: str
+    first: int
     lines: Sequence[tuple[Line, lines.Request]]
     fate: Fate = Fate.OPEN
     alone: bool = False
@@ -193,16 +203,16 @@ def _too_long(line: Line, longest: int) -> Answered:
 
 
 def _one_by_one(batch: Batch, found: Iterator[Line], at: Careful) -> Iterator[_Group]:
-    for line in found:
-        yield _Group(batch.id, [(line, lines.request(line))], at.begin(line.offset), alone=True)
+    for place, line in enumerate(found):
+        yield _Group(batch.id, place, [(line, lines.request(line))], at.begin(line.offset), alone=True)
 
 
 def _together(batch: Batch, found: Iterator[Line]) -> Iterator[_Group]:
-    group: list[tuple[Line, lines.Request]] = []
+    first, group = 0, list[tuple[Line, lines.Request]]()
     for line in found:
         group.append((line, lines.request(line)))
         if len(group) == _GROUP:
-            yield _Group(batch.id, group)
-            group = []
+            yield _Group(batch.id, first, group)
+            first, group = first + _GROUP, []
     if group:
-        yield _Group(batch.id, group)
+        yield _Group(batch.id, first, group)

@@ -11,8 +11,10 @@ counted after the reading is in the month and in a field that is not closed, and
 nobody has summed the month since that reading: twice, two at once, or an answer that is lost change nothing.
 
 No month is ever behind, because a record is in the sums of its own hour before that in which it was counted is closed.
-A record that comes to the ledger later than that is counted once more, in an hour that is not closed (`Counters.late`).
-A batch's, whose own hour may be closed long before it is counted, is in the month twice until the other is, too.
+A record that comes to the ledger later than that is counted once more, in an hour that is not closed (`Counters.late`);
+that of a shard, whose function has ended between its result and its record, is lacking until it is there. A shard's
+hours are one and the same (`Counters.take`). A message's own may be closed long before that in which it is counted:
+it is in the month twice until the other is, too.
 """
 
 import logging

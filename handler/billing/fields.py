@@ -9,7 +9,8 @@ neither is exceeded or begun anew.
     tokens@2026-11/2026-12-01T00                             the same, counted after the month was over
     summed@2026-11                                           until when, in Unix seconds, corrections.py has summed it
 
-A month is that of the usage record, which is billed in it; an hour is that in which it was counted. What came in at
+A month is that of the usage record, which is billed in it; an hour is that in which it was counted, or of a shard of a
+batch that of its record, in which its execution began. What came in at
 23:59:59 on the last of November and is counted a second later is in November, as its record is, and in an hour of
 December: it stays counted until that hour is closed, and by then the record is in the ledger's sums of November.
 """

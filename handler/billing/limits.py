@@ -153,9 +153,10 @@ def _of(account: str) -> str:
 
 def _counts(limits: Limits, demand: Demand, now: float) -> list[_Count]:
     """Those of Used in its order, then the hour's. Those without a limit count too: one that is set later finds what
-    the month has had."""
+    the month has had. What no minute limits is a shard's, whose record's hour is that in which it began to be counted:
+    there it stays, though the hour turns, and is dropped as the ledger's sums get it."""
     if not demand.by_minute:
-        return _in_month(limits, demand, now)
+        return _in_month(limits, demand, demand.at)
     minute = fields.minute(now)
     return [
         _Count(f"requests@{minute}", 1, limits.requests_per_minute),

@@ -12,7 +12,8 @@ from handler.contract.errors import ApiError
 
 _ACCOUNT = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _S3 = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,62})/((?:.*/)?)")
-_NAME = 256  # characters of an id or custom_id
+_NAMES = {"key_id": 0, "id": 1, "custom_id": 0}  # and how many characters each has at least
+_LONGEST = 256  # characters of any of them
 
 
 class UnreadableError(Exception):
@@ -59,18 +60,19 @@ def read(text: str, bucket: str, destinations: str) -> Message:
     if not isinstance(account, str) or not _ACCOUNT.fullmatch(account):
         raise UnreadableError("it names no account")
     place = _place(values.get("to"), destinations) or Place(bucket, f"out/{account}/messages/")
-    named = {name: values.get(name) for name in ("key_id", "id", "custom_id")}
-    words = {name: value if isinstance(value, str) and len(value) <= _NAME else None for name, value in named.items()}
+    words = {name: _word(values.get(name), least) for name, least in _NAMES.items()}
     asked = values.get("body")
-    return Message(
-        account, place, **words, body=asked if isinstance(asked, dict) else {}, fault=_fault(values, named, words)
-    )
+    return Message(account, place, **words, body=asked if isinstance(asked, dict) else {}, fault=_fault(values, words))
 
 
-def _fault(values: Mapping[str, Any], named: Mapping[str, Any], words: Mapping[str, Any]) -> ApiError | None:
-    for name, value in named.items():
-        if value is not None and words[name] is None:
-            return fields.wrong_type(name, f"a string of {_NAME} characters at most", value)
+def _word(value: Any, least: int) -> str | None:
+    return value if isinstance(value, str) and least <= len(value) <= _LONGEST else None
+
+
+def _fault(values: Mapping[str, Any], words: Mapping[str, Any]) -> ApiError | None:
+    for name, least in _NAMES.items():
+        if values.get(name) is not None and words[name] is None:
+            return fields.wrong_type(name, f"a string of {least} to {_LONGEST} characters", values[name])
     asked = values.get("body")
     if asked is None:
         return errors.MISSING_PARAMETER.error(param="body", field="body")

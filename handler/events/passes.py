@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from handler import models, settings, store
 from handler.batches import queue
 from handler.batches.bucket import Bucket
-from handler.batches.finish import Finisher, Late, Overdue
+from handler.batches.finish import Finisher, Overdue
 from handler.batches.jobs import Jobs
 from handler.batches.objects import Objects
 from handler.batches.plan import Bounds, Planner
@@ -41,14 +41,13 @@ def objects(config: Settings) -> Take:
     return lambda text, _received, _deadline: found.take(text)
 
 
-def plans(config: Settings, ledger: Ledger, late: Late, jobs: Jobs | None = None) -> Take:
-    """What plans, closes and finishes; `late`: `Register.late`. Of the model it reads the manifest. Raises SettingError
-    or LayerError."""
+def plans(config: Settings, ledger: Ledger, jobs: Jobs | None = None) -> Take:
+    """What plans, closes and finishes. Of the model it reads the manifest. Raises SettingError or LayerError."""
     settings.required(config, *_NEEDED)
     served = Models(models.of_layer(manifest.load(Path(config.model_dir)), config))
     results, bounds = _results(config, ledger, jobs), Bounds.of(config)
     planner = Planner(results, _shards(config), served, bounds)
-    taker = Taker(results.jobs, planner, Finisher(results, _steps(config), bounds.line, late))
+    taker = Taker(results.jobs, planner, Finisher(results, _steps(config), bounds.line))
 
     def take(text: str, _received: int, deadline: float | None) -> None:
         taker.run(queue.step(text), lambda: deadline is not None and time.monotonic() >= deadline)

@@ -18,10 +18,10 @@ from handler.batches.jobs import Jobs
 from handler.batches.queue import PLAN, Shards, Steps
 from handler.batches.results import Results
 from handler.batches.rows import new_id
+from handler.batches.takings import Takings
 from handler.bulk import Answered
 from handler.contract.batches import Batch
 from handler.events.shards import Pointers
-from handler.payers import Payer
 from handler.store import StoreUnavailableError
 from tests.batches.works import KilledError, Works, line, survive
 
@@ -197,8 +197,8 @@ def test_two_attempts_at_a_shard_that_disagree_leave_one_result_and_its_record(w
     [message] = works.shards.messages()
     real = executing.Worker._answer
 
-    def refusing(self: Any, group: Any, payer: Payer, deadline: float | None) -> list[Answered]:
-        answers = real(self, group, payer, deadline)
+    def refusing(self: Any, group: Any, takings: Takings, deadline: float | None) -> list[Answered]:
+        answers = real(self, group, takings, deadline)
         assert works.executor({"Records": [message]}, None) == {"batchItemFailures": []}  # another is quicker
         return [Answered(429, b'{"error":{}}', 0) for _ in answers]
 

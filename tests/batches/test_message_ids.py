@@ -25,6 +25,13 @@ def test_a_redriven_message_is_known_by_its_senders_id(post: Post) -> None:
     assert len(post.records()) == len(post.objects()) == 1
 
 
+def test_an_empty_id_names_nothing_and_is_refused(post: Post) -> None:
+    assert post.take(post.message("one", id=""), post.message("two", id="")) == []
+    errors = [each["response"]["body"]["error"] for each in post.objects()]
+    assert [(error["code"], error["param"]) for error in errors] == [("invalid_type", "id")] * 2
+    assert post.records() == []
+
+
 def test_an_id_that_is_used_for_something_else_is_refused_and_not_billed(post: Post) -> None:
     assert post.take(post.message("one", id="order-1"), post.message("two", id="order-1")) == []
     [refused] = [each["response"] for each in post.objects() if each["response"]["status_code"] != 200]

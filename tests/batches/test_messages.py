@@ -155,6 +155,18 @@ def test_a_keys_limits_hold_a_minutes_later_and_a_quota_for_good(post: Post, tab
     assert {each["key_id"]["S"] for each in post.records()} == {slow, poor}
 
 
+def test_an_admin_key_embeds_nothing_here_either(post: Post, tables: Tables, service: Service) -> None:
+    admin = service.keys.find(tables.create_key(post.account, "admin"))
+    assert admin is not None
+    assert post.take(post.message(key_id=admin.key_id)) == []
+    [refused] = post.objects()
+    assert (refused["response"]["status_code"], refused["response"]["body"]["error"]["code"]) == (
+        401,
+        "invalid_api_key",
+    )
+    assert post.records() == []
+
+
 def test_what_may_succeed_later_comes_again_alone(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
     good, bad = post.message("good"), post.message("bad", custom_id="bad")
     real = Messages._send

@@ -11,9 +11,9 @@ import pytest
 
 from handler.batches import careful
 from handler.batches import shard as executing
+from handler.batches.takings import Takings
 from handler.bulk import Answered, Bulk
 from handler.engine.engine import DeadlineError
-from handler.payers import Payer
 from handler.store import StoreUnavailableError
 from tests.batches.works import KilledError, Works, line, survive
 
@@ -23,10 +23,10 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of texts that say so. What ends a process takes nothing back."""
     answer, leave = executing.Worker._answer, careful.Careful.__exit__
 
-    def dying(self: executing.Worker, group: Any, payer: Payer, deadline: float | None) -> list[Answered]:
+    def dying(self: executing.Worker, group: Any, takings: Takings, deadline: float | None) -> list[Answered]:
         if group.fate is careful.Fate.OPEN and any(asked.body["input"] == "poison" for _, asked in group.lines):
             raise KilledError
-        return answer(self, group, payer, deadline)
+        return answer(self, group, takings, deadline)
 
     def leaving(self: careful.Careful, kind: Any, *rest: Any) -> None:
         if kind not in (KilledError, GeneratorExit):
@@ -86,10 +86,10 @@ def test_a_line_that_there_was_no_time_or_no_store_for_has_not_ended_its_functio
     message["attributes"]["ApproximateReceiveCount"] = "3"
     answer, calls = executing.Worker._answer, iter(range(100))
 
-    def failing(self: executing.Worker, group: Any, payer: Payer, deadline: float | None) -> list[Answered]:
+    def failing(self: executing.Worker, group: Any, takings: Takings, deadline: float | None) -> list[Answered]:
         if next(calls) == 2:
             raise wrong
-        return answer(self, group, payer, deadline)
+        return answer(self, group, takings, deadline)
 
     monkeypatch.setattr(executing.Worker, "_answer", failing)
     gc.disable()
@@ -112,10 +112,10 @@ def test_of_the_shards_of_a_process_one_goes_line_by_line_and_alone_is_told_of_i
     assert len(others) == 2
     answer, begun, told = executing.Worker._answer, threading.Event(), threading.Event()
 
-    def hanging(self: executing.Worker, group: Any, payer: Payer, deadline: float | None) -> list[Answered]:
+    def hanging(self: executing.Worker, group: Any, takings: Takings, deadline: float | None) -> list[Answered]:
         begun.set()
         told.wait(30)
-        return answer(self, group, payer, deadline)
+        return answer(self, group, takings, deadline)
 
     monkeypatch.setattr(executing.Worker, "_answer", hanging)
     for each in (first, *others):
@@ -142,10 +142,10 @@ def test_a_line_that_takes_longer_than_there_is_is_its_own_error_and_the_others_
     """A line that costs as much as a shard is a shard, or the first of one: it has had all the time, twice."""
     embed = Bulk.answer
 
-    def slow(self: Bulk, bodies: Any, payer: Payer, deadline: float | None = None) -> list[Answered]:
+    def slow(self: Bulk, bodies: Any, *more: Any) -> list[Answered]:
         if any(body["input"] == "slow" for body in bodies):
             raise DeadlineError
-        return embed(self, bodies, payer, deadline)
+        return embed(self, bodies, *more)
 
     monkeypatch.setattr(Bulk, "answer", slow)
     works.deploy(works.config)

@@ -80,7 +80,6 @@ class Works:
     plans: Queue = field(default_factory=Queue)
     shards: Queue = field(default_factory=Queue)
     clock: Callable[[], float] = time.time
-    late: list[tuple[str, float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.config = replace(self.config, plans_queue=self.plans.url, shards_queue=self.shards.url)
@@ -94,7 +93,7 @@ class Works:
         """Both functions with other settings; what waits in their queues stays."""
         self.config = config
         ledger = Ledger(store.ledger, config.usage_table, config.entries_table)
-        self.planner = Pointers(passes.plans(config, ledger, lambda *told: self.late.append(told), self.jobs))
+        self.planner = Pointers(passes.plans(config, ledger, self.jobs))
         self.executor = Pointers(passes.shards(config, self.service, self.jobs))
 
     def submit(self, lines: Iterable[bytes]) -> Batch:

@@ -153,7 +153,7 @@ def finished(lines: int) -> float:
     """Finish a batch of so many done lines; the seconds that it took. What S3 demands of parts is held to."""
     jobs, s3, shards = Jobs(lines), S3(lines), Table(lines).shards
     results = Results(jobs, _bucket(s3), None)  # type: ignore[arg-type]
-    finisher = Finisher(results, Steps(Queues, "u"), 8 << 20, lambda *_: None)
+    finisher = Finisher(results, Steps(Queues, "u"), 8 << 20)
     done = batch(status="in_progress", shards=shards, done=shards, total=lines, completed=lines)
     start = time.perf_counter()
     finisher.finish(done, lambda: False)

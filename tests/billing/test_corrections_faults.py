@@ -198,7 +198,7 @@ def test_through_a_day_of_faults_and_a_months_turn_no_month_is_behind_and_all_ar
     quota: Quota, clock: Clock, seed: int
 ) -> None:
     """Requests that fail after they were counted, counts whose answers are lost, records that wait in the queue for
-    hours, a stream that drops some, batches whose records are of yesterday, clocks apart; an hourly event that is
+    hours, a stream that drops some, messages whose records are of yesterday, clocks apart; an hourly event that is
     late, comes twice, fails in part, or not at all."""
     chance = random.Random(seed)
     clock.now = datetime(2026, 11, 30, 16, 30, tzinfo=UTC).timestamp()
@@ -220,10 +220,10 @@ def test_through_a_day_of_faults_and_a_months_turn_no_month_is_behind_and_all_ar
         key, tokens = chance.choice(keys), chance.randint(1, 9)
         came = clock.now - chance.choice([0, 1, 100, 86400])
         quota.count(tokens, came, key=key, client=faults.lossy(1) if chance.random() < 0.2 else store.dynamodb)
-        record = quota.record(tokens, came, key=key, door="http" if came > clock.now - HOUR else "batch")
+        record = quota.record(tokens, came, key=key, door="http" if came > clock.now - HOUR else "message")
         fate = chance.random()
         if fate < 0.5:
-            heard = record.work.door == "batch" or chance.random() < 0.8
+            heard = record.work.door == "message" or chance.random() < 0.8
             quota.write(record, heard=heard)
         elif fate < 0.8:
             waiting.append(record)
