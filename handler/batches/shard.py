@@ -32,11 +32,14 @@ _GROUPS = 3  # of them under way
 _CAREFUL = 3  # received so often, it goes line by line
 _WAITS = 1 / 3  # of an execution's time, as long as a shard takes, for another that goes line by line in its process
 
+_ATTEMPTS = 2  # at a line alone, which fails where other texts do not
+
 Embed = Callable[[Sequence[Mapping[str, Any]], Payer, float | None], list[Answered]]
 
 
 class Worker:
-    """Executes shards. `payer`: who pays for a batch's lines; `embed`: `Bulk.answer`; `longest`: bytes of a line."""
+    """Executes shards. `payer`: who pays for a batch's lines; `embed`: `Bulk.answer`; `probe`: `Bulk.probe`; `longest`:
+    bytes of a line."""
 
     def __init__(
         self,
@@ -45,11 +48,12 @@ class Worker:
         steps: Steps,
         payer: Callable[[Batch], Payer],
         embed: Embed,
+        probe: Callable[[float | None], None],
         longest: int,
     ) -> None:
         self._results, self._shards, self._steps = results, shards, steps
         self._jobs, self._bucket = results.jobs, results.bucket
-        self._payer, self._embed, self._longest = payer, embed, longest
+        self._payer, self._embed, self._probe, self._longest = payer, embed, probe, longest
         self._one = threading.Lock()
 
     def run(self, shard: Shard, received: int = 1, deadline: float | None = None) -> None:
@@ -156,16 +160,28 @@ class Worker:
         if group.fate is Fate.LATE:
             return [_too_late(line, deadline) for line, _ in group.lines]
         readable = [asked.body for _, asked in group.lines if asked.body is not None]
-        try:
-            answers = iter(self._embed(readable, payer, deadline) if readable else [])
-        except (DeadlineError, StoreUnavailableError):
-            raise
-        except Exception as error:  # what it is with one line is no other's: they are told apart in the end
-            if not group.alone:
-                raise
-            log.error("a line of batch %s has failed for good: %s", group.batch, type(error).__name__)
+        found = self._embedded(group, readable, payer, deadline) if readable else []
+        if found is None:
             return [_failed(group, line) for line, _ in group.lines]
+        answers = iter(found)
         return [_too_long(line, self._longest) if asked.body is None else next(answers) for line, asked in group.lines]
+
+    def _embedded(
+        self, group: "_Group", bodies: Sequence[Mapping[str, Any]], payer: Payer, deadline: float | None
+    ) -> list[Answered] | None:
+        """None where a line alone fails for good: twice, and a good text beside it does not. Where that fails too it is
+        the engine that is ill, for as long as its process lasts, and no line's fault."""
+        for _ in range(_ATTEMPTS):
+            try:
+                return self._embed(bodies, payer, deadline)
+            except (DeadlineError, StoreUnavailableError):
+                raise
+            except Exception as error:  # what it is with one line is no other's: they are told apart in the end
+                if not group.alone:
+                    raise
+                log.error("a line of batch %s has failed: %s", group.batch, type(error).__name__)
+            self._probe(deadline)
+        return None
 
 
 @dataclass(frozen=True)

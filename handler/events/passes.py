@@ -65,8 +65,8 @@ def shards(config: Settings, service: "Service", jobs: Jobs | None = None) -> Ta
     def payer(batch: Batch) -> "Payer":
         return service.payers.of_batch(batch.account, batch.key_hash, datetime.fromtimestamp(batch.created_at, UTC))
 
-    results, longest = _results(config, service.ledger, jobs), config.batch_max_line_bytes
-    worker = Worker(results, _shards(config), _steps(config), payer, service.bulk.answer, longest)
+    results, bulk, longest = _results(config, service.ledger, jobs), service.bulk, config.batch_max_line_bytes
+    worker = Worker(results, _shards(config), _steps(config), payer, bulk.answer, bulk.probe, longest)
 
     def take(text: str, received: int, deadline: float | None) -> None:
         worker.run(queue.shard(text), received, deadline)

@@ -12,7 +12,7 @@ import pytest
 from handler.batches import careful
 from handler.batches import shard as executing
 from handler.bulk import Answered, Bulk
-from handler.engine.engine import DeadlineError
+from handler.engine.engine import DeadlineError, Engine
 from handler.payers import Payer
 from handler.store import StoreUnavailableError
 from tests.batches.works import KilledError, Works, line, survive
@@ -73,6 +73,42 @@ def test_a_line_that_fails_for_good_without_ending_its_function_is_its_own_error
         assert request in each["response"]["body"]["error"]["message"]
         assert "not to be told" not in str(each)
     assert works.billed() == (done.tokens, 20 - len(bad))
+
+
+def test_an_engine_that_fails_at_every_text_is_no_lines_fault(works: Works, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU that has failed once fails each run, until its process ends."""
+    batch = works.submit(line(str(n)) for n in range(5))
+    works.plans.deliver(works.planner)
+    [message] = works.shards.messages()
+    message["attributes"]["ApproximateReceiveCount"] = "3"
+
+    def failing(*_: Any) -> Any:
+        raise RuntimeError
+
+    with monkeypatch.context() as ill:
+        ill.setattr(Engine, "encode", failing)
+        for _ in range(3):
+            assert works.executor({"Records": [message]}, None)["batchItemFailures"]
+    works.until_quiet()
+    works.whole(batch, map(str, range(5)))
+
+
+def test_a_line_that_fails_once_is_tried_again(works: Works, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = works.submit(line(str(n)) for n in range(5))
+    works.plans.deliver(works.planner)
+    [message] = works.shards.messages()
+    message["attributes"]["ApproximateReceiveCount"] = "3"
+    encode, calls = Engine.encode, iter(range(100))
+
+    def failing(self: Engine, *args: Any) -> Any:
+        if next(calls) == 2:
+            raise MemoryError
+        return encode(self, *args)
+
+    monkeypatch.setattr(Engine, "encode", failing)
+    assert works.executor({"Records": [message]}, None) == {"batchItemFailures": []}
+    works.until_quiet()
+    works.whole(batch, map(str, range(5)))
 
 
 @pytest.mark.parametrize("wrong", [DeadlineError, StoreUnavailableError])
