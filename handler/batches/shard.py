@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from handler.batches import cost, lines, plan
+from handler.batches import careful, cost, lines, plan
 from handler.batches.bucket import GoneError
 from handler.batches.careful import BusyError, Careful, Fate
 from handler.batches.done import Progress
@@ -39,7 +39,7 @@ Embed = Callable[[Sequence[Mapping[str, Any]], Payer, float | None], list[Answer
 
 class Worker:
     """Executes shards. `payer`: who pays for a batch's lines; `embed`: `Bulk.answer`; `probe`: `Bulk.probe`; `longest`:
-    bytes of a line."""
+    bytes of a line; `deaths`: after which it is dead (`careful.DEATHS`)."""
 
     def __init__(
         self,
@@ -50,10 +50,12 @@ class Worker:
         embed: Embed,
         probe: Callable[[float | None], None],
         longest: int,
+        deaths: int,
     ) -> None:
         self._results, self._shards, self._steps = results, shards, steps
         self._jobs, self._bucket = results.jobs, results.bucket
-        self._payer, self._embed, self._probe, self._longest = payer, embed, probe, longest
+        self._payer, self._embed, self._probe = payer, embed, probe
+        self._longest, self._deaths = longest, deaths
         self._one = threading.Lock()
 
     def run(self, shard: Shard, received: int = 1, deadline: float | None = None) -> None:
@@ -72,7 +74,8 @@ class Worker:
         if progress is Progress.OPEN:
             told = self._results.told(batch, shard.number)
             if told is None:
-                told = self._execute(batch, shard, deadline, careful=received >= _CAREFUL)
+                alone = received >= _CAREFUL or careful.has_begun(self._jobs.rows, batch, shard.number)
+                told = self._execute(batch, shard, deadline, alone=alone)
             follows = self._results.settle(batch, shard.number, told)
         if follows:
             self._follow(batch, shard)
@@ -89,13 +92,13 @@ class Worker:
             self._shards.send(list(plan.shards(self._bucket, batch, following, following + 1)))
             self._results.done.follow(batch, shard.number)
 
-    def _execute(self, batch: Batch, shard: Shard, deadline: float | None, *, careful: bool) -> Mapping[str, str]:
+    def _execute(self, batch: Batch, shard: Shard, deadline: float | None, *, alone: bool) -> Mapping[str, str]:
         """What is told of the result, ours or another's."""
         payer = self._payer(batch)
         with Made(batch) as made:
             try:
                 with (
-                    self._groups(batch, shard, deadline, careful=careful) as groups,
+                    self._groups(batch, shard, deadline, alone=alone) as groups,
                     closing(self._answers(groups, payer, deadline)) as answered,
                 ):
                     for group, answers in answered:
@@ -109,15 +112,15 @@ class Worker:
 
     @contextmanager
     def _groups(
-        self, batch: Batch, shard: Shard, deadline: float | None, *, careful: bool
+        self, batch: Batch, shard: Shard, deadline: float | None, *, alone: bool
     ) -> Iterator[Iterator["_Group"]]:
         """The lines of a shard, whose line under way is taken back as soon as the block ends, not once whatever still
         refers to it has been collected."""
         found = read(self._bucket, batch, shard, self._longest)
-        if not careful:
+        if not alone:
             yield _together(batch, found)
             return
-        with self._alone(deadline), Careful(self._jobs.rows, batch, shard.number, deadline) as at:
+        with self._alone(deadline), Careful(self._jobs.rows, batch, shard.number, deadline, self._deaths) as at:
             yield _one_by_one(batch, found, at)
 
     @contextmanager

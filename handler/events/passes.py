@@ -58,6 +58,7 @@ def plans(config: Settings, ledger: Ledger, late: Late, jobs: Jobs | None = None
 
 def shards(config: Settings, service: "Service", jobs: Jobs | None = None) -> Take:
     """What executes shards. Raises SettingError."""
+    from handler.batches import careful
     from handler.batches.shard import Worker
 
     settings.required(config, *_NEEDED)
@@ -66,7 +67,8 @@ def shards(config: Settings, service: "Service", jobs: Jobs | None = None) -> Ta
         return service.payers.of_batch(batch.account, batch.key_hash, datetime.fromtimestamp(batch.created_at, UTC))
 
     results, bulk, longest = _results(config, service.ledger, jobs), service.bulk, config.batch_max_line_bytes
-    worker = Worker(results, _shards(config), _steps(config), payer, bulk.answer, bulk.probe, longest)
+    deaths = careful.DEATHS_AMONG_MANY if config.has_many_callers else careful.DEATHS
+    worker = Worker(results, _shards(config), _steps(config), payer, bulk.answer, bulk.probe, longest, deaths)
 
     def take(text: str, received: int, deadline: float | None) -> None:
         worker.run(queue.shard(text), received, deadline)

@@ -4,6 +4,7 @@ import gc
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -197,7 +198,7 @@ def test_a_line_that_takes_longer_than_there_is_is_its_own_error_and_the_others_
 def test_a_line_for_which_others_left_no_time_is_not_late(works: Works) -> None:
     batch = works.submit([line("1"), line("2")])
     for _ in range(3):
-        at = careful.Careful(works.rows, batch, 0, None)
+        at = careful.Careful(works.rows, batch, 0, None, careful.DEATHS)
         with at:
             assert [at.begin(0), at.begin(300)] == [careful.Fate.OPEN] * 2
             at.__exit__(DeadlineError, DeadlineError(), None)
@@ -206,7 +207,7 @@ def test_a_line_for_which_others_left_no_time_is_not_late(works: Works) -> None:
 def test_the_line_of_an_execution_that_goes_on_is_not_taken_for_one_that_ended_it(works: Works) -> None:
     batch = works.submit([line("1"), line("2")])
     first, second, third = (
-        careful.Careful(works.rows, batch, 0, until) for until in (time.monotonic() + 900, None, None)
+        careful.Careful(works.rows, batch, 0, until, careful.DEATHS) for until in (time.monotonic() + 900, None, None)
     )
     with second:  # both have begun with the shard, and none with a line
         with first:
@@ -223,16 +224,52 @@ def test_the_line_of_an_execution_that_goes_on_is_not_taken_for_one_that_ended_i
                 second.begin(300)
 
 
-def test_a_line_is_dead_once_two_executions_have_ended_at_it(works: Works) -> None:
-    """The first may have been ended by another call of its process, or by its host."""
+@pytest.mark.parametrize("deaths", [careful.DEATHS, careful.DEATHS_AMONG_MANY])
+def test_a_line_is_dead_once_so_many_executions_have_ended_at_it(works: Works, deaths: int) -> None:
+    """The first may have been ended by its host, or in turns by another call of its process."""
     batch = works.submit([line("1"), line("2")])
 
     def ends_at(offset: int) -> careful.Fate:
-        at = careful.Careful(works.rows, batch, 0, None)
+        at = careful.Careful(works.rows, batch, 0, None, deaths)
         at.__enter__()
         return at.begin(offset)
 
-    assert [ends_at(each) for each in (0, 300, 0)] == [careful.Fate.OPEN] * 3
+    assert [ends_at(each) for each in (300, *[0] * deaths)] == [careful.Fate.OPEN] * (deaths + 1)
     assert ends_at(0) is careful.Fate.DEAD
-    assert ends_at(300) is careful.Fate.OPEN, "the first and the last have ended at others"
-    assert ends_at(300) is careful.Fate.DEAD
+    assert ends_at(300) is careful.Fate.OPEN, "the first has ended there, and no other"
+
+
+@pytest.mark.parametrize(
+    ("host", "is_dead"),
+    [
+        ({"aws_lambda_runtime_api": "", "aws_lambda_max_concurrency": 0}, False),
+        ({"aws_lambda_runtime_api": "local", "aws_lambda_max_concurrency": 64}, False),
+        ({"aws_lambda_runtime_api": "local", "aws_lambda_max_concurrency": 0}, True),
+    ],
+    ids=["a server", "instances", "a call at a time"],
+)
+def test_where_a_process_has_many_calls_it_takes_more_deaths(works: Works, host: dict[str, Any], is_dead: bool) -> None:
+    works.deploy(replace(works.config, **host))
+    batch = works.submit([line("1")])
+    for _ in range(3):
+        at = careful.Careful(works.rows, batch, 0, None, careful.DEATHS_AMONG_MANY)
+        at.__enter__()
+        at.begin(0)
+    works.until_quiet()
+    done = works.ended(batch)
+    assert (len(done.output), len(done.errors)) == ((0, 1) if is_dead else (1, 0))
+
+
+@pytest.mark.usefixtures("poison")
+def test_another_message_of_a_shard_goes_on_line_by_line_with_what_is_known_of_it(works: Works) -> None:
+    """The hour sends anew what lies among the dead letters, and a new message has not been received before."""
+    batch = works.submit(line(str(n), "poison" if n == 2 else "the quick brown fox") for n in range(4))
+    works.plans.deliver(works.planner)
+    [message] = works.shards.messages()
+    for received in (3, 4, 1, 1):
+        message["attributes"]["ApproximateReceiveCount"] = str(received)
+        with pytest.raises(KilledError):
+            works.executor({"Records": [message]}, None)
+    assert works.executor({"Records": [message]}, None) == {"batchItemFailures": []}
+    works.until_quiet()
+    assert {*works.ended(batch).errors} == {"2"}
