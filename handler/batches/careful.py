@@ -46,12 +46,15 @@ class Careful:
     manager: a block that ends, however it does, has died of none. Raises StoreUnavailableError, and BusyError before
     any line is begun."""
 
-    def __init__(self, rows: Rows, batch: Batch, shard: int, deadline: float | None, deaths: int) -> None:
+    def __init__(
+        self, rows: Rows, batch: Batch, shard: int, deadline: float | None, deaths: int, *, waited: bool = False
+    ) -> None:
         """`deadline`: a moment of time.monotonic(), soon after which this execution is known to have ended; `deaths`:
-        DEATHS, or DEATHS_AMONG_MANY."""
+        DEATHS, or DEATHS_AMONG_MANY; `waited`: whether it has lost much of its time, so that a line for which the rest
+        is too short may have had too little of it."""
         left = 0.0 if deadline is None else deadline - time.monotonic() + _ENDS_S
         self._rows, self._batch, self._me, self._until = rows, batch, secrets.token_hex(8), time.time() + left
-        self._key, self._deaths = _key(batch, shard), deaths
+        self._key, self._deaths, self._waited = _key(batch, shard), deaths, waited
         self._counts, self._begun = Counter[str](), list[int]()
 
     def __enter__(self) -> Self:
@@ -68,7 +71,8 @@ class Careful:
     ) -> None:
         if not self._begun:
             return
-        is_late = kind is not None and issubclass(kind, DeadlineError) and len(self._begun) == 1
+        had_all = len(self._begun) == 1 and not self._waited
+        is_late = had_all and kind is not None and issubclass(kind, DeadlineError)
         deadline = time.monotonic() + _PATIENCE_S
         while True:
             try:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from handler.batches import careful, cost, lines, plan
@@ -32,6 +33,7 @@ _GROUPS = 3  # of them under way
 _CAREFUL = 3  # received so often, it goes line by line
 _WAITS = 1 / 3  # of an execution's time, as long as a shard takes, for another that goes line by line in its process
 
+_MUCH = 1 / 20  # of it: one that has waited so long had not all its time
 _ATTEMPTS = 2  # at a line alone, which fails where other texts do not
 
 Embed = Callable[[Sequence[Mapping[str, Any]], Payer, float | None], list[Answered]]
@@ -116,23 +118,25 @@ class Worker:
     ) -> Iterator[Iterator["_Group"]]:
         """The lines of a shard, whose line under way is taken back as soon as the block ends, not once whatever still
         refers to it has been collected."""
-        found = read(self._bucket, batch, shard, self._longest)
         if not alone:
-            yield _together(batch, found)
+            yield _together(batch, read(self._bucket, batch, shard, self._longest))
             return
-        with self._alone(deadline), Careful(self._jobs.rows, batch, shard.number, deadline, self._deaths) as at:
-            yield _one_by_one(batch, found, at)
+        with self._alone(deadline) as waited:
+            own = Careful(self._jobs.rows, batch, shard.number, deadline, self._deaths, waited=waited)
+            with own as at:
+                yield _one_by_one(batch, read(self._bucket, batch, shard, self._longest), at)
 
     @contextmanager
-    def _alone(self, deadline: float | None) -> Iterator[None]:
+    def _alone(self, deadline: float | None) -> Iterator[bool]:
         """Of all shards in this process, the one that goes line by line: what ends the process is told of one line
-        alone. Those that it ends together come again together, and would each be at the same line as before. Raises
-        BusyError."""
-        waits = -1.0 if deadline is None else max(0.0, (deadline - time.monotonic()) * _WAITS)
-        if not self._one.acquire(timeout=waits):
+        alone. Those that it ends together come again together, and would each be at the same line as before. Whether
+        it has waited long for that. Raises BusyError."""
+        begun = time.monotonic()
+        left = inf if deadline is None else max(0.0, deadline - begun)
+        if not self._one.acquire(timeout=-1.0 if deadline is None else left * _WAITS):
             raise BusyError("another shard goes line by line in this process")
         try:
-            yield
+            yield time.monotonic() - begun > left * _MUCH
         finally:
             self._one.release()
 
