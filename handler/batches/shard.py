@@ -76,8 +76,7 @@ class Worker:
         if progress is Progress.OPEN:
             told = self._results.told(batch, shard.number)
             if told is None:
-                alone = received >= _CAREFUL or careful.has_begun(self._jobs.rows, batch, shard.number)
-                told = self._execute(batch, shard, deadline, alone=alone)
+                told = self._execute(batch, shard, received, deadline)
             follows = self._results.settle(batch, shard.number, told)
         if follows:
             self._follow(batch, shard)
@@ -94,13 +93,13 @@ class Worker:
             self._shards.send(list(plan.shards(self._bucket, batch, following, following + 1)))
             self._results.done.follow(batch, shard.number)
 
-    def _execute(self, batch: Batch, shard: Shard, deadline: float | None, *, alone: bool) -> Mapping[str, str]:
+    def _execute(self, batch: Batch, shard: Shard, received: int, deadline: float | None) -> Mapping[str, str]:
         """What is told of the result, ours or another's."""
         payer = self._payer(batch)
         with Made(batch) as made:
             try:
                 with (
-                    self._groups(batch, shard, deadline, alone=alone) as groups,
+                    self._groups(batch, shard, received, deadline) as groups,
                     closing(self._answers(groups, payer, deadline)) as answered,
                 ):
                     for group, answers in answered:
@@ -114,16 +113,20 @@ class Worker:
 
     @contextmanager
     def _groups(
-        self, batch: Batch, shard: Shard, deadline: float | None, *, alone: bool
+        self, batch: Batch, shard: Shard, received: int, deadline: float | None
     ) -> Iterator[Iterator["_Group"]]:
         """The lines of a shard, whose line under way is taken back as soon as the block ends, not once whatever still
         refers to it has been collected."""
-        if not alone:
+        if received < _CAREFUL and not careful.has_begun(self._jobs.rows, batch, shard.number):
             yield _together(batch, read(self._bucket, batch, shard, self._longest))
             return
         with self._alone(deadline) as waited:
             own = Careful(self._jobs.rows, batch, shard.number, deadline, self._deaths, waited=waited)
             with own as at:
+                # Where it ends the process, this is what is left of it.
+                log.warning(
+                    "shard %d of batch %s goes line by line, received %d times", shard.number, batch.id, received
+                )
                 yield _one_by_one(batch, read(self._bucket, batch, shard, self._longest), at)
 
     @contextmanager

@@ -70,6 +70,8 @@ class Messages:
             pairs = ((each.message.body, each.payer) for each in group if each.payer is not None)
             answers = self._service.bulk.answer_each(pairs, until, seconds)
             for each in group:
+                if each.received >= _ALONE:  # where it ends the process, this is what is left of it
+                    log.warning("message %s is tried alone, received %d times", each.id, each.received)
                 answer = each.answer or next(answers)
                 with _for_itself(each.id, failed):
                     self._settle(each, answer)

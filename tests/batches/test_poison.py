@@ -1,6 +1,7 @@
 """Lines that end whoever executes them, or fail for good, and those beside them, which do not."""
 
 import gc
+import json
 from typing import Any
 
 import pytest
@@ -135,7 +136,9 @@ def test_a_line_that_there_was_no_time_or_no_store_for_has_not_ended_its_functio
 
 
 @pytest.mark.usefixtures("poison")
-def test_another_message_of_a_shard_goes_on_line_by_line_with_what_is_known_of_it(works: Works) -> None:
+def test_another_message_of_a_shard_goes_on_line_by_line_with_what_is_known_of_it(
+    works: Works, caplog: pytest.LogCaptureFixture
+) -> None:
     """The hour sends anew what lies among the dead letters, and a new message has not been received before."""
     batch = works.submit(line(str(n), "poison" if n == 2 else "the quick brown fox") for n in range(4))
     works.plans.deliver(works.planner)
@@ -144,6 +147,8 @@ def test_another_message_of_a_shard_goes_on_line_by_line_with_what_is_known_of_i
         message["attributes"]["ApproximateReceiveCount"] = str(received)
         with pytest.raises(KilledError):
             works.executor({"Records": [message]}, None)
+        number = json.loads(message["body"])["number"]
+        assert f"shard {number} of batch {batch.id} goes line by line, received {received} times" == caplog.messages[-1]
     assert works.executor({"Records": [message]}, None) == {"batchItemFailures": []}
     works.until_quiet()
     assert {*works.ended(batch).errors} == {"2"}
