@@ -45,7 +45,9 @@ class Fault:
 
 NOT_JSON = Fault("invalid_json_line", "This line is not parseable as valid JSON.")
 NOT_AN_OBJECT = Fault("invalid_json_line", "This line must be a JSON object, but it is {got}.")
-TOO_LONG = Fault("invalid_json_line", "This line is longer than a line may be, and does not begin with its custom_id.")
+TOO_LONG = Fault(
+    "invalid_json_line", "This line is longer than a line may be, and neither begins nor ends with its custom_id."
+)
 MISSING = Fault("missing_required_parameter", "Missing required parameter: '{param}'.")
 WRONG_TYPE = Fault(MISSING.code, "Invalid type for '{param}': expected {expected}, but got {got} instead.")
 DUPLICATE = Fault("duplicate_custom_id", "Line {first} has the same custom_id.")
