@@ -65,6 +65,14 @@ class Request:
     body: Mapping[str, Any] | None
 
 
+@dataclass(frozen=True)
+class Unreadable:
+    """A line of a file that was good when it was planned, and is not now: under other settings."""
+
+    custom_id: str | None
+    body: None = None
+
+
 def split(chunks: Iterable[bytes], longest: int, start: int = 0) -> Iterator[Line]:
     """The lines of a file, or of a part of it that begins with a line at `start`. No more than a chunk, a line of
     `longest` bytes and the end of one is held."""
@@ -112,6 +120,14 @@ def request(line: Line) -> Request:
     if url != ENDPOINT:
         raise FaultError(WRONG_URL, "url", given=url)
     return Request(custom_id, asked)
+
+
+def planned(line: Line) -> Request | Unreadable:
+    """What a line asks for whose file is good: it fails for itself, as there is nothing else that could."""
+    try:
+        return request(line)
+    except FaultError:
+        return Unreadable(_custom_id(line.raw))
 
 
 def _given(value: Any, kind: type, param: str) -> Any:
@@ -199,12 +215,12 @@ class Writer:
     def __init__(self, batch_id: str) -> None:
         self._batch_id = batch_id
 
-    def answered(self, offset: int, custom_id: str, status: int, answer: bytes) -> bytes:
+    def answered(self, offset: int, custom_id: str | None, status: int, answer: bytes) -> bytes:
         """A line that was executed, with its response: of the output file at 200, else of the error file."""
         name = named(self._batch_id, offset)
         return answered(f"batch_req_{name}", name, custom_id, status, answer)
 
-    def unreached(self, offset: int, custom_id: str, why: Unreached) -> bytes:
+    def unreached(self, offset: int, custom_id: str | None, why: Unreached) -> bytes:
         """A line that was not."""
         name = f"batch_req_{named(self._batch_id, offset)}"
         told = {"id": name, "custom_id": custom_id, "response": None, "error": vars(why)}

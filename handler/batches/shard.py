@@ -16,7 +16,7 @@ from handler.batches import careful, cost, lines, plan
 from handler.batches.bucket import GoneError
 from handler.batches.careful import BusyError, Careful, Fate
 from handler.batches.done import Progress
-from handler.batches.lines import Line
+from handler.batches.lines import Line, Request, Unreadable
 from handler.batches.queue import CLOSE, FINISH, Shard, Shards, Steps
 from handler.batches.results import Made, Results, read
 from handler.bulk import Answered
@@ -36,6 +36,7 @@ _WAITS = 1 / 3  # of an execution's time, as long as a shard takes, for another 
 _MUCH = 1 / 20  # of it: one that has waited so long had not all its time
 _ATTEMPTS = 2  # at a line alone, which fails where other texts do not
 
+_Asked = tuple[Line, Request | Unreadable]
 Embed = Callable[[Sequence[Mapping[str, Any]], Payer, float | None], list[Answered]]
 
 
@@ -77,7 +78,7 @@ class Worker:
             told = self._results.told(batch, shard.number)
             if told is None:
                 told = self._execute(batch, shard, received, deadline)
-            follows = self._results.settle(batch, shard.number, told)
+            follows = self._results.settle(batch, shard, told)
         if follows:
             self._follow(batch, shard)
         now = self._jobs.get(batch.account, batch.id)
@@ -145,7 +146,7 @@ class Worker:
 
     def _answers(
         self, groups: Iterator["_Group"], payer: Payer, deadline: float | None
-    ) -> Generator[tuple[Sequence[tuple[Line, lines.Request]], list[Answered]], None, None]:
+    ) -> Generator[tuple[Sequence[_Asked], list[Answered]], None, None]:
         """Groups and their answers in order. While the engine has one, the next is read and the one before written."""
         under_way: deque[tuple[_Group, Future[list[Answered]]]] = deque()
         with ThreadPoolExecutor(2, "lines") as pool:
@@ -174,7 +175,12 @@ class Worker:
         if found is None:
             return [_failed(group, line) for line, _ in group.lines]
         answers = iter(found)
-        return [_too_long(line, self._longest) if asked.body is None else next(answers) for line, asked in group.lines]
+        return [self._refused(group, line) if asked.body is None else next(answers) for line, asked in group.lines]
+
+    def _refused(self, group: "_Group", line: Line) -> Answered:
+        if not line.cut:
+            return _failed(group, line)
+        return Answered.refused(errors.BODY_TOO_LARGE.error(n=line.end - line.offset, limit=self._longest))
 
     def _embedded(
         self, group: "_Group", bodies: Sequence[Mapping[str, Any]], payer: Payer, deadline: float | None
@@ -200,7 +206,7 @@ class _Group:
     whose `fate` is known."""
 
     batch: str
-    lines: Sequence[tuple[Line, lines.Request]]
+    lines: Sequence[_Asked]
     fate: Fate = Fate.OPEN
     alone: bool = False
 
@@ -214,19 +220,15 @@ def _too_late(line: Line, deadline: float | None) -> Answered:
     return Answered.refused(errors.DEADLINE.error(n=f"About {tokens}", s=max(1, round(seconds))))
 
 
-def _too_long(line: Line, longest: int) -> Answered:
-    return Answered.refused(errors.BODY_TOO_LARGE.error(n=line.end - line.offset, limit=longest))
-
-
 def _one_by_one(batch: Batch, found: Iterator[Line], at: Careful) -> Iterator[_Group]:
     for line in found:
-        yield _Group(batch.id, [(line, lines.request(line))], at.begin(line.offset), alone=True)
+        yield _Group(batch.id, [(line, lines.planned(line))], at.begin(line.offset), alone=True)
 
 
 def _together(batch: Batch, found: Iterator[Line]) -> Iterator[_Group]:
-    group: list[tuple[Line, lines.Request]] = []
+    group: list[_Asked] = []
     for line in found:
-        group.append((line, lines.request(line)))
+        group.append((line, lines.planned(line)))
         if len(group) == _GROUP:
             yield _Group(batch.id, group)
             group = []
