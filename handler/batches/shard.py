@@ -5,7 +5,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -40,9 +40,13 @@ _Asked = tuple[Line, Request | Unreadable]
 Embed = Callable[[Sequence[Mapping[str, Any]], Payer, float | None], list[Answered]]
 
 
+class OtherModelError(ValueError):
+    """The batch is of a model that this function does not serve. It waits for one that does."""
+
+
 class Worker:
     """Executes shards. `payer`: who pays for a batch's lines; `embed`: `Bulk.answer`; `probe`: `Bulk.probe`; `longest`:
-    bytes of a line; `deaths`: after which it is dead (`careful.DEATHS`)."""
+    bytes of a line; `deaths`: after which it is dead (`careful.DEATHS`); `served`: ids of models."""
 
     def __init__(
         self,
@@ -54,17 +58,18 @@ class Worker:
         probe: Callable[[float | None], None],
         longest: int,
         deaths: int,
+        served: Collection[str],
     ) -> None:
         self._results, self._shards, self._steps = results, shards, steps
         self._jobs, self._bucket = results.jobs, results.bucket
         self._payer, self._embed, self._probe = payer, embed, probe
-        self._longest, self._deaths = longest, deaths
+        self._longest, self._deaths, self._served = longest, deaths, served
         self._one = threading.Lock()
 
     def run(self, shard: Shard, received: int = 1, deadline: float | None = None) -> None:
         """Execute a shard, and see to what comes after it. Any number of times, at once or one after the other: it has
-        one result, and one record of that. Raises StoreUnavailableError, BusyError, or DeadlineError at the
-        `deadline`."""
+        one result, and one record of that. Raises StoreUnavailableError, BusyError, OtherModelError, or
+        DeadlineError at the `deadline`."""
         batch = self._jobs.find(shard.account, shard.batch)
         if batch is None or batch.status != "in_progress" or batch.ends is not None:
             return  # what is left of it is closed
@@ -96,6 +101,8 @@ class Worker:
 
     def _execute(self, batch: Batch, shard: Shard, received: int, deadline: float | None) -> Mapping[str, str]:
         """What is told of the result, ours or another's."""
+        if batch.model and batch.model not in self._served:
+            raise OtherModelError(f"batch {batch.id} is of {batch.model}; here is {', '.join(self._served)}")
         payer = self._payer(batch)
         with Made(batch) as made:
             try:

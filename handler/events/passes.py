@@ -67,8 +67,9 @@ def shards(config: Settings, service: "Service", jobs: Jobs | None = None) -> Ta
         return service.payers.of_batch(batch.account, batch.key_hash, datetime.fromtimestamp(batch.created_at, UTC))
 
     results, bulk, longest = _results(config, service.ledger, jobs), service.bulk, config.batch_max_line_bytes
+    served = [model.id for model in service.models.all]
     deaths = careful.DEATHS_AMONG_MANY if config.has_many_callers else careful.DEATHS
-    worker = Worker(results, _shards(config), _steps(config), payer, bulk.answer, bulk.probe, longest, deaths)
+    worker = Worker(results, _shards(config), _steps(config), payer, bulk.answer, bulk.probe, longest, deaths, served)
 
     def take(text: str, received: int, deadline: float | None) -> None:
         worker.run(queue.shard(text), received, deadline)

@@ -8,6 +8,7 @@ import boto3
 import pytest
 
 from handler.contract.batches import Batch
+from handler.contract.models import Models
 from tests.batches.works import MODEL, Works, line
 
 HIDDEN = (
@@ -64,3 +65,19 @@ def test_where_another_hand_has_put_a_result_its_lines_have_failed_and_the_log_n
     assert f"{key} is no result: shard 0 has failed" in caplog.messages
     assert works.ended(batch).batch.failed == 2
     assert works.billed() == (0, 0)
+
+
+def test_a_batch_of_a_model_that_this_function_does_not_serve_waits_for_one_that_does(
+    works: Works, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another image was deployed while it was under way, or one of the two functions alone."""
+    batch = planned(works)
+    right = works.service.models
+    with monkeypatch.context() as other:
+        other.setattr(works.service, "models", Models(replace(right.all[0], id="bge-m3", aliases=())))
+        works.deploy(works.config)
+        assert works.deliver() == 0
+    assert f"batch {batch.id} is of {MODEL}; here is bge-m3" in caplog.text
+    works.deploy(works.config)
+    works.until_quiet()
+    works.whole(batch, ["1", "3"])
