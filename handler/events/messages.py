@@ -133,16 +133,17 @@ class Messages:
             pointer = {"custom_id": message.custom_id, "result": {"s3": f"s3://{bucket}/{key}"}}
             self._queue(place.queue, json.dumps(pointer))
 
-    def _queue(self, url: str, text: str) -> None:
-        with store.answering("a queue of answers"):
-            store.queues().send_message(QueueUrl=url, MessageBody=text)
+    def _queue(self, url: str, text: str, reason: str = "") -> None:
+        told: Any = {"reason": {"DataType": "String", "StringValue": reason[:_ATTRIBUTE]}} if reason else {}
+        with store.answering("the queue of dead letters" if reason else "a queue of answers"):
+            store.queues().send_message(QueueUrl=url, MessageBody=text, MessageAttributes=told)
 
-    def _is_taken(self, url: str, text: str) -> bool:
-        """Whether a queue has taken an answer; not, where its messages may not be so long, or hold such characters."""
+    def _is_taken(self, url: str, text: str, reason: str = "") -> bool:
+        """Whether a queue has taken a text; not, where its messages may not be so long, or hold such characters."""
         from botocore.exceptions import ClientError
 
         try:
-            self._queue(url, text)
+            self._queue(url, text, reason)
         except store.StoreUnavailableError as error:
             cause = error.__cause__
             if isinstance(cause, ClientError) and cause.response["Error"]["Code"] in _REFUSED:
@@ -151,12 +152,15 @@ class Messages:
         return True
 
     def _bury(self, text: str, reason: str) -> None:
-        """Lay a message among the dead letters. Raises StoreUnavailableError: then it gets there in its own time."""
+        """Lay a message among the dead letters, or the head of one for which there is no room beside its reason. Raises
+        StoreUnavailableError: then it gets there in its own time."""
         if not (url := self._config.dead_messages_queue):
             raise store.StoreUnavailableError("there is no queue of dead letters")
-        told = {"reason": {"DataType": "String", "StringValue": reason[:_ATTRIBUTE]}}
-        with store.answering("the queue of dead letters"):
-            store.queues().send_message(QueueUrl=url, MessageBody=text, MessageAttributes=told)
+        while text:
+            if self._is_taken(url, text, reason):
+                return
+            text = text[: len(text) // 2]
+        raise store.StoreUnavailableError("the queue of dead letters does not take it")
 
 
 @contextmanager
