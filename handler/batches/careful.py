@@ -4,6 +4,7 @@ another cause; a second at the same line has not. Where a process has many calls
 comes again with this one, as long after as before; of four times at the same line, not each."""
 
 import secrets
+import threading
 import time
 from collections import Counter
 from contextlib import suppress
@@ -17,6 +18,7 @@ from handler.contract.batches import Batch
 from handler.engine.engine import DeadlineError
 
 DEATHS, DEATHS_AMONG_MANY = 2, 4  # executions that have ended at a line of which it is dead
+ALONE = threading.Lock()  # of this process: whoever may be about to end it holds it, so that nobody else is blamed
 _DEATH, _DELAY = "death#", "delay#"  # and the offset of a line: how often
 _LATE = 2  # executions that had no time for a line for which there is none
 _ENDS_S = 60.0  # after its deadline an execution has ended, and its message is not there again yet

@@ -2,7 +2,6 @@
 its result, unless another's is there."""
 
 import logging
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
@@ -64,7 +63,6 @@ class Worker:
         self._jobs, self._bucket = results.jobs, results.bucket
         self._payer, self._embed, self._probe = payer, embed, probe
         self._longest, self._deaths, self._served = longest, deaths, served
-        self._one = threading.Lock()
 
     def run(self, shard: Shard, received: int = 1, deadline: float | None = None) -> None:
         """Execute a shard, and see to what comes after it. Any number of times, at once or one after the other: it has
@@ -139,17 +137,17 @@ class Worker:
 
     @contextmanager
     def _alone(self, deadline: float | None) -> Iterator[bool]:
-        """Of all shards in this process, the one that goes line by line: what ends the process is told of one line
-        alone. Those that it ends together come again together, and would each be at the same line as before. Whether
-        it has waited long for that. Raises BusyError."""
+        """Of all shards in this process, the one that goes line by line, beside no message that is tried alone: what
+        ends the process is told of one line. Those that it ends together come again together, and would each be at the
+        same line as before. Whether it has waited long for that. Raises BusyError."""
         begun = time.monotonic()
         left = inf if deadline is None else max(0.0, deadline - begun)
-        if not self._one.acquire(timeout=-1.0 if deadline is None else left * _WAITS):
-            raise BusyError("another shard goes line by line in this process")
+        if not careful.ALONE.acquire(timeout=-1.0 if deadline is None else left * _WAITS):
+            raise BusyError("another shard goes line by line in this process, or a message alone")
         try:
             yield time.monotonic() - begun > left * _MUCH
         finally:
-            self._one.release()
+            careful.ALONE.release()
 
     def _answers(
         self, groups: Iterator["_Group"], payer: Payer, deadline: float | None

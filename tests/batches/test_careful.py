@@ -15,8 +15,9 @@ from handler.batches import shard as executing
 from handler.batches.bucket import Bucket
 from handler.bulk import Answered, Bulk
 from handler.engine.engine import DeadlineError
+from handler.events import messages
 from handler.payers import Payer
-from tests.batches.post import Context
+from tests.batches.post import Context, Post
 from tests.batches.works import Works, line, survive
 
 
@@ -52,6 +53,31 @@ def test_of_the_shards_of_a_process_one_goes_line_by_line_and_alone_is_told_of_i
     assert sum(row is not None for row in rows) == 1, "no line of theirs was under way"
     works.until_quiet()
     works.whole(batch, map(str, range(3)))
+
+
+def test_a_message_is_not_tried_alone_beside_a_shard_that_would_be_blamed_for_its_end(
+    works: Works, post: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both come again as long after as before, and would meet each time."""
+    batch = works.submit([line("1")])
+    works.plans.deliver(works.planner)
+    [message] = works.shards.messages()
+    suspect, good = post.message("once more"), post.message("good")
+    for each in (message, suspect):
+        each["attributes"]["ApproximateReceiveCount"] = "3"
+    answer, met = executing.Worker._answer, list[list[str]]()
+
+    def beside(self: executing.Worker, *args: Any) -> list[Answered]:
+        met.append(post.take(suspect, good))
+        return answer(self, *args)
+
+    monkeypatch.setattr(executing.Worker, "_answer", beside)
+    monkeypatch.setattr(messages, "_WAITS_S", 0.1)
+    assert works.executor({"Records": [message]}, None) == {"batchItemFailures": []}
+    assert met == [[suspect["messageId"]]]
+    assert post.take(suspect) == []
+    works.until_quiet()
+    assert {*works.ended(batch).output} == {"1"}
 
 
 def test_a_line_that_takes_longer_than_there_is_is_its_own_error_and_the_others_are_done(
