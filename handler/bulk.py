@@ -87,6 +87,10 @@ class Bulk:
         self._limit(found, payer, set[int]() if counted is None else counted)
         return self._encode(found, deadline)
 
+    def probe(self, deadline: float | None = None) -> None:
+        """Embed a good text, which nobody pays for. Raises what would come in the way of any."""
+        self._encode([self._accept({"model": self._models.all[0].id, "input": "a"})], deadline)
+
     def answer_each(
         self, asked: Iterable[tuple[Mapping[str, Any], Payer]], deadline: float | None = None, seconds: float = inf
     ) -> Iterator[Answered | Exception]:

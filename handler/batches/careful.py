@@ -1,9 +1,12 @@
 """A shard whose executions have ended before their time goes line by line: which line it is at is kept, so that the
 next execution knows which one this one died of, or had no time for though it had most of it. One such end may have had
-another cause, where a process has many calls any of them; a second at the same line has not."""
+another cause; a second at the same line has not. Where a process has many calls, any of them may have ended it, and
+comes again with this one, as long after as before; of four times at the same line, not each."""
 
 import secrets
+import threading
 import time
+from collections import Counter
 from contextlib import suppress
 from enum import Enum, auto
 from types import TracebackType
@@ -14,6 +17,10 @@ from handler.batches.rows import Row, Rows, kept
 from handler.contract.batches import Batch
 from handler.engine.engine import DeadlineError
 
+DEATHS, DEATHS_AMONG_MANY = 2, 4  # executions that have ended at a line of which it is dead
+ALONE = threading.Lock()  # of this process: whoever may be about to end it holds it, so that nobody else is blamed
+_DEATH, _DELAY = "death#", "delay#"  # and the offset of a line: how often
+_LATE = 2  # executions that had no time for a line for which there is none
 _ENDS_S = 60.0  # after its deadline an execution has ended, and its message is not there again yet
 _PATIENCE_S = 15.0  # to take back that a line is under way: of the time that is spared for the end
 
@@ -22,7 +29,7 @@ class Fate(Enum):
     """What earlier executions have met with at a line."""
 
     OPEN = auto()
-    DEAD = auto()  # two have died of it
+    DEAD = auto()  # so many as it takes have died of it
     LATE = auto()  # two had begun with it, and their time was up before it was done
 
 
@@ -31,30 +38,34 @@ class BusyError(TimeoutError):
     in this process, where one goes line by line."""
 
 
-class Careful:
-    """The row of a shard's line under way, and of those that are not to be tried again. A context manager: a block that
-    ends, however it does, has died of none. Raises StoreUnavailableError, and BusyError before any line is begun."""
+def has_begun(rows: Rows, batch: Batch, shard: int) -> bool:
+    """Whether an execution has gone line by line, whatever message it was of. Raises StoreUnavailableError."""
+    return rows.get(*_key(batch, shard)) is not None
 
-    def __init__(self, rows: Rows, batch: Batch, shard: int, deadline: float | None) -> None:
-        """`deadline`: a moment of time.monotonic(), soon after which this execution is known to have ended."""
+
+class Careful:
+    """The row of a shard's line under way, and of how often executions have met with what at which line. A context
+    manager: a block that ends, however it does, has died of none. Raises StoreUnavailableError, and BusyError before
+    any line is begun."""
+
+    def __init__(
+        self, rows: Rows, batch: Batch, shard: int, deadline: float | None, deaths: int, *, waited: bool = False
+    ) -> None:
+        """`deadline`: a moment of time.monotonic(), soon after which this execution is known to have ended; `deaths`:
+        DEATHS, or DEATHS_AMONG_MANY; `waited`: whether it has lost much of its time, so that a line for which the rest
+        is too short may have had too little of it."""
         left = 0.0 if deadline is None else deadline - time.monotonic() + _ENDS_S
         self._rows, self._batch, self._me, self._until = rows, batch, secrets.token_hex(8), time.time() + left
-        self._key = {"pk": {"S": f"careful#{batch.id}"}, "sk": {"S": f"{shard:08}"}}
-        self._suspect, self._dead, self._late, self._too_late = set[int](), set[int](), set[int](), set[int]()
-        self._begun: list[int] = []
+        self._key, self._deaths, self._waited = _key(batch, shard), deaths, waited
+        self._counts, self._begun = Counter[str](), list[int]()
 
     def __enter__(self) -> Self:
-        row = self._rows.get(self._key["pk"]["S"], self._key["sk"]["S"]) or {}
-        self._suspect, self._dead, self._late, self._too_late = (
-            _offsets(row, name) for name in ("suspect", "dead", "late", "too_late")
-        )
+        row = self._rows.get(*self._key) or {}
+        self._counts.update({name: int(row[name]["N"]) for name in row if name.startswith((_DEATH, _DELAY))})
         if "at" in row:
             if float(row["until"]["N"]) > time.time():
                 raise BusyError("another is at this shard")
-            at = int(row["at"]["N"])
-            name, known = ("dead", self._dead) if at in self._suspect else ("suspect", self._suspect)
-            self._update(f"ADD {name} :line REMOVE #at", {":line": {"NS": [str(at)]}}, row["by"]["S"])
-            known.add(at)
+            self._leave(row["by"]["S"], f"{_DEATH}{row['at']['N']}")
         return self
 
     def __exit__(
@@ -62,16 +73,13 @@ class Careful:
     ) -> None:
         if not self._begun:
             return
-        expression, values = "REMOVE #at", Row()
-        if kind is not None and issubclass(kind, DeadlineError) and len(self._begun) == 1:
-            again = self._begun[0] in self._late
-            expression += f" ADD {'too_late' if again else 'late'} :late"
-            values = {":late": {"NS": [str(self._begun[0])]}}
+        had_all = len(self._begun) == 1 and not self._waited
+        is_late = had_all and kind is not None and issubclass(kind, DeadlineError)
         deadline = time.monotonic() + _PATIENCE_S
         while True:
             try:
                 with suppress(BusyError):
-                    self._update(expression, values, self._me)
+                    self._leave(self._me, f"{_DELAY}{self._begun[0]}" if is_late else None)
             except store.StoreUnavailableError:
                 if time.monotonic() > deadline:
                     raise
@@ -81,32 +89,42 @@ class Careful:
 
     def begin(self, offset: int) -> Fate:
         """Keep that the line at this byte is under way, if it is still to be tried."""
-        if offset in self._dead:
+        if self._counts[f"{_DEATH}{offset}"] >= self._deaths:
             return Fate.DEAD
-        if offset in self._too_late:
+        if self._counts[f"{_DELAY}{offset}"] >= _LATE:
             return Fate.LATE
-        values = {":at": {"N": str(offset)}, ":until": {"N": f"{self._until:.3f}"}, ":ttl": kept(self._batch)}
-        names = {"#until": "until", "#ttl": "ttl"}
-        self._update("SET #at = :at, #by = :by, #until = :until, #ttl = :ttl", values, self._me, names)
-        self._begun.append(offset)
+        self._begun.append(offset)  # also where it may be kept and nobody has said so
+        own = {"at": {"N": str(offset)}, "by": {"S": self._me}, "until": {"N": f"{self._until:.3f}"}}
+        self._update(self._me, own)
         return Fate.OPEN
 
-    def _update(self, expression: str, values: Row, by: str, names: dict[str, str] | None = None) -> None:
-        """Where no line is under way, or one of this execution's. Raises BusyError."""
+    def _leave(self, by: str, count: str | None) -> None:
+        """No line is under way any more. Of what there is one more is said how many there are, not that there is one
+        more: said twice it is the same."""
+        more = {} if count is None else {count: {"N": str(self._counts[count] + 1)}}
+        self._update(by, more)
+        self._counts.update(more.keys())
+
+    def _update(self, by: str, values: Row) -> None:
+        """Set these, and without `at` that no line is under way; where none is, or one of this execution's. Raises
+        BusyError."""
+        values = values | {"ttl": kept(self._batch)}
+        named = list(enumerate(values))
+        expression = "SET " + ", ".join(f"#{place} = :{place}" for place, _ in named)
         client = self._rows.client()
         with store.answering(self._rows.table):
             try:
                 client.update_item(
                     TableName=self._rows.table,
-                    Key=self._key,
-                    UpdateExpression=expression,
+                    Key={name: {"S": value} for name, value in zip(("pk", "sk"), self._key, strict=True)},
+                    UpdateExpression=expression if "at" in values else f"{expression} REMOVE #at",
                     ConditionExpression="attribute_not_exists(#at) OR #by = :by",
-                    ExpressionAttributeNames={"#at": "at", "#by": "by"} | (names or {}),
-                    ExpressionAttributeValues=values | {":by": {"S": by}},
+                    ExpressionAttributeNames={"#at": "at", "#by": "by"} | {f"#{place}": name for place, name in named},
+                    ExpressionAttributeValues={":by": {"S": by}} | {f":{place}": values[name] for place, name in named},
                 )
             except client.exceptions.ConditionalCheckFailedException:
                 raise BusyError("another is at this shard") from None
 
 
-def _offsets(row: Row, name: str) -> set[int]:
-    return {int(each) for each in row.get(name, {"NS": []})["NS"]}
+def _key(batch: Batch, shard: int) -> tuple[str, str]:
+    return f"careful#{batch.id}", f"{shard:08}"

@@ -2,6 +2,7 @@
 what is told of the object that is there."""
 
 import hashlib
+import logging
 import tempfile
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -17,6 +18,8 @@ from handler.batches.queue import Shard
 from handler.billing.ledger import Ledger, Record, Work
 from handler.contract.batches import Batch, Unreached
 
+log = logging.getLogger(__name__)
+
 _IN_MEMORY = 64 << 20  # bytes of a result; what is larger lies on disk until it is put
 
 
@@ -27,13 +30,18 @@ class Results:
         self.jobs, self.bucket, self._ledger = jobs, bucket, ledger
         self.done = Done(jobs.rows, jobs.clock)
 
-    def settle(self, batch: Batch, number: int, told: Mapping[str, str]) -> bool:
+    def settle(self, batch: Batch, shard: Shard, told: Mapping[str, str]) -> bool:
         """Record and count a result by what is `told` of it, any number of times: once it counts. Whether it was now.
-        Raises StoreUnavailableError."""
-        counts = Counts(**{name: int(told[name]) for name in Counts.__dataclass_fields__})
+        Of an object that another hand has put there nothing is: then all lines have failed. Raises
+        StoreUnavailableError."""
+        try:
+            counts = Counts(**{name: int(told[name]) for name in Counts.__dataclass_fields__})
+        except KeyError:
+            log.error("%s is no result: shard %d has failed", result(batch, shard.number), shard.number)
+            counts = Counts(0, shard.lines, 0, 0, 0)
         if counts.completed:
-            self._ledger.write(_record(batch, number, counts, told))
-        return self.done.count(batch, number, counts)
+            self._ledger.write(_record(batch, shard.number, counts, told))
+        return self.done.count(batch, shard.number, counts)
 
     def told(self, batch: Batch, number: int) -> Mapping[str, str] | None:
         """What is told of a result that is there."""
@@ -55,7 +63,7 @@ class Results:
                 except GoneError:
                     made.lost(shard.lines)
                 found = self.put(batch, shard.number, made, {})
-        self.settle(batch, shard.number, found)
+        self.settle(batch, shard, found)
 
 
 class Made:
@@ -72,7 +80,7 @@ class Made:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def answered(self, line: Line, custom_id: str, status: int, body: bytes, tokens: int) -> None:
+    def answered(self, line: Line, custom_id: str | None, status: int, body: bytes, tokens: int) -> None:
         text = self._writer.answered(line.offset, custom_id, status, body)
         if status == 200:
             self._output += self._file.write(text)
@@ -83,7 +91,7 @@ class Made:
             self._failed += 1
 
     def unreached(self, line: Line, why: Unreached) -> None:
-        custom_id = lines.request(line).custom_id
+        custom_id = lines.planned(line).custom_id
         self._errors += self._writer.unreached(line.offset, custom_id, why)
         self._failed += 1
 

@@ -2,20 +2,20 @@
 its result, unless another's is there."""
 
 import logging
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
-from handler.batches import cost, lines, plan
+from handler.batches import careful, cost, lines, plan
 from handler.batches.bucket import GoneError
 from handler.batches.careful import BusyError, Careful, Fate
 from handler.batches.done import Progress
-from handler.batches.lines import Line
+from handler.batches.lines import Line, Request, Unreadable
 from handler.batches.queue import CLOSE, FINISH, Shard, Shards, Steps
 from handler.batches.results import Made, Results, read
 from handler.batches.takings import Takings
@@ -32,12 +32,20 @@ _GROUP = 64  # lines that are given to the engine together, and of two groups on
 _GROUPS = 3  # of them under way
 _CAREFUL = 3  # received so often, it goes line by line
 _WAITS = 1 / 3  # of an execution's time, as long as a shard takes, for another that goes line by line in its process
+_MUCH = 1 / 20  # of it: one that has waited so long had not all its time
+_ATTEMPTS = 2  # at a line alone, which fails where other texts do not
 
+_Asked = tuple[Line, Request | Unreadable]
 Embed = Callable[[Sequence[Mapping[str, Any]], Payer, float | None, Counted], list[Answered]]
 
 
+class OtherModelError(ValueError):
+    """The batch is of a model that this function does not serve. It waits for one that does."""
+
+
 class Worker:
-    """Executes shards. `payer`: who pays for a batch's lines; `embed`: `Bulk.answer`; `longest`: bytes of a line."""
+    """Executes shards. `payer`: who pays for a batch's lines; `embed`: `Bulk.answer`; `probe`: `Bulk.probe`; `longest`:
+    bytes of a line; `deaths`: after which it is dead (`careful.DEATHS`); `served`: ids of models."""
 
     def __init__(
         self,
@@ -46,17 +54,20 @@ class Worker:
         steps: Steps,
         payer: Callable[[Batch], Payer],
         embed: Embed,
+        probe: Callable[[float | None], None],
         longest: int,
+        deaths: int,
+        served: Collection[str],
     ) -> None:
         self._results, self._shards, self._steps = results, shards, steps
         self._jobs, self._bucket = results.jobs, results.bucket
-        self._payer, self._embed, self._longest = payer, embed, longest
-        self._one = threading.Lock()
+        self._payer, self._embed, self._probe = payer, embed, probe
+        self._longest, self._deaths, self._served = longest, deaths, served
 
     def run(self, shard: Shard, received: int = 1, deadline: float | None = None) -> None:
         """Execute a shard, and see to what comes after it. Any number of times, at once or one after the other: it has
-        one result, and one record of that. Raises StoreUnavailableError, BusyError, or DeadlineError at the
-        `deadline`."""
+        one result, and one record of that. Raises StoreUnavailableError, BusyError, OtherModelError, or
+        DeadlineError at the `deadline`."""
         batch = self._jobs.find(shard.account, shard.batch)
         if batch is None or batch.status != "in_progress" or batch.ends is not None:
             return  # what is left of it is closed
@@ -69,8 +80,8 @@ class Worker:
         if progress is Progress.OPEN:
             told = self._results.told(batch, shard.number)
             if told is None:
-                told = self._execute(batch, shard, deadline, careful=received >= _CAREFUL)
-            follows = self._results.settle(batch, shard.number, told)
+                told = self._execute(batch, shard, received, deadline)
+            follows = self._results.settle(batch, shard, told)
         if follows:
             self._follow(batch, shard)
         now = self._jobs.get(batch.account, batch.id)
@@ -86,14 +97,16 @@ class Worker:
             self._shards.send(list(plan.shards(self._bucket, batch, following, following + 1)))
             self._results.done.follow(batch, shard.number)
 
-    def _execute(self, batch: Batch, shard: Shard, deadline: float | None, *, careful: bool) -> Mapping[str, str]:
+    def _execute(self, batch: Batch, shard: Shard, received: int, deadline: float | None) -> Mapping[str, str]:
         """What is told of the result, ours or another's."""
+        if batch.model and batch.model not in self._served:
+            raise OtherModelError(f"batch {batch.id} is of {batch.model}; here is {', '.join(self._served)}")
         takings = Takings(self._jobs.rows, batch, shard.number, self._payer(batch), self._jobs.clock())
         payer = takings.payer
         with Made(batch) as made:
             try:
                 with (
-                    self._groups(batch, shard, deadline, careful=careful) as groups,
+                    self._groups(batch, shard, received, deadline) as groups,
                     closing(self._answers(groups, takings, deadline)) as answered,
                 ):
                     for group, answers in answered:
@@ -112,33 +125,39 @@ class Worker:
 
     @contextmanager
     def _groups(
-        self, batch: Batch, shard: Shard, deadline: float | None, *, careful: bool
+        self, batch: Batch, shard: Shard, received: int, deadline: float | None
     ) -> Iterator[Iterator["_Group"]]:
         """The lines of a shard, whose line under way is taken back as soon as the block ends, not once whatever still
         refers to it has been collected."""
-        found = read(self._bucket, batch, shard, self._longest)
-        if not careful:
-            yield _together(batch, found)
+        if received < _CAREFUL and not careful.has_begun(self._jobs.rows, batch, shard.number):
+            yield _together(batch, read(self._bucket, batch, shard, self._longest))
             return
-        with self._alone(deadline), Careful(self._jobs.rows, batch, shard.number, deadline) as at:
-            yield _one_by_one(batch, found, at)
+        with self._alone(deadline) as waited:
+            own = Careful(self._jobs.rows, batch, shard.number, deadline, self._deaths, waited=waited)
+            with own as at:
+                # Where it ends the process, this is what is left of it.
+                log.warning(
+                    "shard %d of batch %s goes line by line, received %d times", shard.number, batch.id, received
+                )
+                yield _one_by_one(batch, read(self._bucket, batch, shard, self._longest), at)
 
     @contextmanager
-    def _alone(self, deadline: float | None) -> Iterator[None]:
-        """Of all shards in this process, the one that goes line by line: what ends the process is told of one line
-        alone. Those that it ends together come again together, and would each be at the same line as before. Raises
-        BusyError."""
-        waits = -1.0 if deadline is None else max(0.0, (deadline - time.monotonic()) * _WAITS)
-        if not self._one.acquire(timeout=waits):
-            raise BusyError("another shard goes line by line in this process")
+    def _alone(self, deadline: float | None) -> Iterator[bool]:
+        """Of all shards in this process, the one that goes line by line, beside no message that is tried alone: what
+        ends the process is told of one line. Those that it ends together come again together, and would each be at the
+        same line as before. Whether it has waited long for that. Raises BusyError."""
+        begun = time.monotonic()
+        left = inf if deadline is None else max(0.0, deadline - begun)
+        if not careful.ALONE.acquire(timeout=-1.0 if deadline is None else left * _WAITS):
+            raise BusyError("another shard goes line by line in this process, or a message alone")
         try:
-            yield
+            yield time.monotonic() - begun > left * _MUCH
         finally:
-            self._one.release()
+            careful.ALONE.release()
 
     def _answers(
         self, groups: Iterator["_Group"], takings: Takings, deadline: float | None
-    ) -> Generator[tuple[Sequence[tuple[Line, lines.Request]], list[Answered]], None, None]:
+    ) -> Generator[tuple[Sequence[_Asked], list[Answered]], None, None]:
         """Groups and their answers in order. While the engine has one, the next is read and the one before written."""
         under_way: deque[tuple[_Group, Future[list[Answered]]]] = deque()
         with ThreadPoolExecutor(2, "lines") as pool:
@@ -162,19 +181,36 @@ class Worker:
             return [_failed(group, line) for line, _ in group.lines]
         if group.fate is Fate.LATE:
             return [_too_late(line, deadline) for line, _ in group.lines]
-        found = enumerate((asked.body for _, asked in group.lines), group.first)
-        readable = {place: body for place, body in found if body is not None}
-        counted = takings.of([*readable])
-        try:
-            answers = iter(self._embed([*readable.values()], takings.payer, deadline, counted) if readable else [])
-        except (DeadlineError, StoreUnavailableError):
-            raise
-        except Exception as error:  # what it is with one line is no other's: they are told apart in the end
-            if not group.alone:
-                raise
-            log.error("a line of batch %s has failed for good: %s", group.batch, type(error).__name__)
+        places = enumerate((asked.body for _, asked in group.lines), group.first)
+        readable = {place: body for place, body in places if body is not None}
+        found = self._embedded(group, readable, takings, deadline) if readable else []
+        if found is None:
             return [_failed(group, line) for line, _ in group.lines]
-        return [_too_long(line, self._longest) if asked.body is None else next(answers) for line, asked in group.lines]
+        answers = iter(found)
+        return [self._refused(group, line) if asked.body is None else next(answers) for line, asked in group.lines]
+
+    def _refused(self, group: "_Group", line: Line) -> Answered:
+        if not line.cut:
+            return _failed(group, line)
+        return Answered.refused(errors.BODY_TOO_LARGE.error(n=line.end - line.offset, limit=self._longest))
+
+    def _embedded(
+        self, group: "_Group", bodies: Mapping[int, Mapping[str, Any]], takings: Takings, deadline: float | None
+    ) -> list[Answered] | None:
+        """None where a line alone fails for good: twice, and a good text beside it does not. Where that fails too it is
+        the engine that is ill, for as long as its process lasts, and no line's fault."""
+        counted = takings.of([*bodies])
+        for _ in range(_ATTEMPTS):
+            try:
+                return self._embed([*bodies.values()], takings.payer, deadline, counted)
+            except (DeadlineError, StoreUnavailableError):
+                raise
+            except Exception as error:  # what it is with one line is no other's: they are told apart in the end
+                if not group.alone:
+                    raise
+                log.error("a line of batch %s has failed: %s", group.batch, type(error).__name__)
+            self._probe(deadline)
+        return None
 
 
 @dataclass(frozen=True)
@@ -184,7 +220,7 @@ class _Group:
 
     batch: str
     first: int
-    lines: Sequence[tuple[Line, lines.Request]]
+    lines: Sequence[_Asked]
     fate: Fate = Fate.OPEN
     alone: bool = False
 
@@ -198,19 +234,15 @@ def _too_late(line: Line, deadline: float | None) -> Answered:
     return Answered.refused(errors.DEADLINE.error(n=f"About {tokens}", s=max(1, round(seconds))))
 
 
-def _too_long(line: Line, longest: int) -> Answered:
-    return Answered.refused(errors.BODY_TOO_LARGE.error(n=line.end - line.offset, limit=longest))
-
-
 def _one_by_one(batch: Batch, found: Iterator[Line], at: Careful) -> Iterator[_Group]:
     for place, line in enumerate(found):
-        yield _Group(batch.id, place, [(line, lines.request(line))], at.begin(line.offset), alone=True)
+        yield _Group(batch.id, place, [(line, lines.planned(line))], at.begin(line.offset), alone=True)
 
 
 def _together(batch: Batch, found: Iterator[Line]) -> Iterator[_Group]:
-    first, group = 0, list[tuple[Line, lines.Request]]()
+    first, group = 0, list[_Asked]()
     for line in found:
-        group.append((line, lines.request(line)))
+        group.append((line, lines.planned(line)))
         if len(group) == _GROUP:
             yield _Group(batch.id, first, group)
             first, group = first + _GROUP, []

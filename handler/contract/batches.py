@@ -47,7 +47,7 @@ NOT_JSON = Fault("invalid_json_line", "This line is not parseable as valid JSON.
 NOT_AN_OBJECT = Fault("invalid_json_line", "This line must be a JSON object, but it is {got}.")
 TOO_LONG = Fault(
     "invalid_json_line",
-    "This line has more than {most} bytes (BATCH_MAX_LINE_BYTES), and does not begin with its custom_id.",
+    "This line has more than {most} bytes (BATCH_MAX_LINE_BYTES), and neither begins nor ends with its custom_id.",
 )
 MISSING = Fault("missing_required_parameter", "Missing required parameter: '{param}'.")
 WRONG_TYPE = Fault(MISSING.code, "Invalid type for '{param}': expected {expected}, but got {got} instead.")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from handler import store
 from handler.batches import lines
+from handler.batches.careful import ALONE
 from handler.billing import entries
 from handler.billing.ledger import Outcome, Record, Work
 from handler.billing.work import Identity
@@ -35,6 +36,7 @@ _LARGEST = 1 << 20  # bytes of a message (SQS developer guide)
 _REFUSED = ("InvalidParameterValue", "InvalidMessageContents")  # of a message's length, and of its characters
 _ATTRIBUTE = 250  # characters of a reason
 _ALONE = 3  # times that a message has come
+_WAITS_S = 10.0  # for others that are alone: as long as some messages take, and not as long as a shard
 
 
 @dataclass(frozen=True)
@@ -66,14 +68,36 @@ class Messages:
             with _for_itself(record["messageId"], failed):
                 if (found := self._read(record)) is not None:
                     asked.append(found)
-        for group in _groups(asked):
-            pairs = ((each.message.body, each.payer) for each in group if each.payer is not None)
-            answers = self._service.bulk.answer_each(pairs, until, seconds)
-            for each in group:
-                answer = each.answer or next(answers)
-                with _for_itself(each.id, failed):
-                    self._settle(each, answer)
+        self._answer_alone([each for each in asked if each.received >= _ALONE], until, seconds, failed)
+        self._answer([each for each in asked if each.received < _ALONE], until, seconds, failed)
         return {"batchItemFailures": [{"itemIdentifier": each} for each in failed]}
+
+    def _answer_alone(self, some: list[_Asked], until: float | None, seconds: float, failed: list[str]) -> None:
+        """What has come in vain twice goes first, when there is all the time, and alone: it may be what keeps others
+        from being answered, or ends the process, for which a shard that goes line by line would be blamed."""
+        if not some:
+            return
+        is_alone = ALONE.acquire(timeout=min(_WAITS_S, max(0.0, seconds)))
+        try:
+            for each in some:
+                if is_alone:
+                    log.warning("message %s is tried alone, received %d times", each.id, each.received)
+                    self._answer([each], until, seconds, failed)
+                else:
+                    log.error("message %s comes again: a shard or another is alone in this process", each.id)
+                    failed.append(each.id)
+        finally:
+            if is_alone:
+                ALONE.release()
+
+    def _answer(self, group: list[_Asked], until: float | None, seconds: float, failed: list[str]) -> None:
+        """Give them to the engine together."""
+        pairs = ((each.message.body, each.payer) for each in group if each.payer is not None)
+        answers = self._service.bulk.answer_each(pairs, until, seconds)
+        for each in group:
+            answer = each.answer or next(answers)
+            with _for_itself(each.id, failed):
+                self._settle(each, answer)
 
     def _read(self, record: dict[str, Any]) -> _Asked | None:
         """What a message asks for; None where it lies among the dead letters."""
@@ -131,16 +155,17 @@ class Messages:
             pointer = {"custom_id": message.custom_id, "result": {"s3": f"s3://{bucket}/{key}"}}
             self._queue(place.queue, json.dumps(pointer))
 
-    def _queue(self, url: str, text: str) -> None:
-        with store.answering("a queue of answers"):
-            store.queues().send_message(QueueUrl=url, MessageBody=text)
+    def _queue(self, url: str, text: str, reason: str = "") -> None:
+        told: Any = {"reason": {"DataType": "String", "StringValue": reason[:_ATTRIBUTE]}} if reason else {}
+        with store.answering("the queue of dead letters" if reason else "a queue of answers"):
+            store.queues().send_message(QueueUrl=url, MessageBody=text, MessageAttributes=told)
 
-    def _is_taken(self, url: str, text: str) -> bool:
-        """Whether a queue has taken an answer; not, where its messages may not be so long, or hold such characters."""
+    def _is_taken(self, url: str, text: str, reason: str = "") -> bool:
+        """Whether a queue has taken a text; not, where its messages may not be so long, or hold such characters."""
         from botocore.exceptions import ClientError
 
         try:
-            self._queue(url, text)
+            self._queue(url, text, reason)
         except store.StoreUnavailableError as error:
             cause = error.__cause__
             if isinstance(cause, ClientError) and cause.response["Error"]["Code"] in _REFUSED:
@@ -149,12 +174,15 @@ class Messages:
         return True
 
     def _bury(self, text: str, reason: str) -> None:
-        """Lay a message among the dead letters. Raises StoreUnavailableError: then it gets there in its own time."""
+        """Lay a message among the dead letters, or the head of one for which there is no room beside its reason. Raises
+        StoreUnavailableError: then it gets there in its own time."""
         if not (url := self._config.dead_messages_queue):
             raise store.StoreUnavailableError("there is no queue of dead letters")
-        told = {"reason": {"DataType": "String", "StringValue": reason[:_ATTRIBUTE]}}
-        with store.answering("the queue of dead letters"):
-            store.queues().send_message(QueueUrl=url, MessageBody=text, MessageAttributes=told)
+        while text:
+            if self._is_taken(url, text, reason):
+                return
+            text = text[: len(text) // 2]
+        raise store.StoreUnavailableError("the queue of dead letters does not take it")
 
 
 @contextmanager
@@ -166,13 +194,6 @@ def _for_itself(name: str, failed: list[str]) -> Iterator[None]:
         ours = isinstance(error, store.StoreUnavailableError | ApiError)  # any other may hold what was sent
         log.error("message %s comes again: %s", name, error if ours else type(error).__name__)
         failed.append(name)
-
-
-def _groups(asked: list[_Asked]) -> list[list[_Asked]]:
-    """Who is given to the engine together. What has come in vain twice goes first, when there is all the time, and
-    alone: it may be what keeps the others from being answered."""
-    alone = [[each] for each in asked if each.received >= _ALONE]
-    return [*alone, [each for each in asked if each.received < _ALONE]]
 
 
 def _work(message: Message, name: str, came: datetime) -> Work:

@@ -57,6 +57,7 @@ def plans(config: Settings, ledger: Ledger, jobs: Jobs | None = None) -> Take:
 
 def shards(config: Settings, service: "Service", jobs: Jobs | None = None) -> Take:
     """What executes shards. Raises SettingError."""
+    from handler.batches import careful
     from handler.batches.shard import Worker
 
     settings.required(config, *_NEEDED)
@@ -64,8 +65,10 @@ def shards(config: Settings, service: "Service", jobs: Jobs | None = None) -> Ta
     def payer(batch: Batch) -> "Payer":
         return service.payers.of_batch(batch.account, batch.key_hash, datetime.fromtimestamp(batch.created_at, UTC))
 
-    results, longest = _results(config, service.ledger, jobs), config.batch_max_line_bytes
-    worker = Worker(results, _shards(config), _steps(config), payer, service.bulk.answer, longest)
+    results, bulk, longest = _results(config, service.ledger, jobs), service.bulk, config.batch_max_line_bytes
+    served = [model.id for model in service.models.all]
+    deaths = careful.DEATHS_AMONG_MANY if config.has_many_callers else careful.DEATHS
+    worker = Worker(results, _shards(config), _steps(config), payer, bulk.answer, bulk.probe, longest, deaths, served)
 
     def take(text: str, received: int, deadline: float | None) -> None:
         worker.run(queue.shard(text), received, deadline)

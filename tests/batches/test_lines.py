@@ -54,6 +54,18 @@ def test_a_line_that_is_too_long_is_held_by_its_head_alone(size: int) -> None:
     assert [(each.offset, each.end) for each in found] == [(0, 6), (6, 307), (307, 312), (312, 512)]
 
 
+@pytest.mark.parametrize("size", [1000, 5000, 1 << 20])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b""])
+def test_of_a_line_that_is_too_long_the_end_is_kept_as_well(size: int, end: bytes) -> None:
+    long = bytes(n % 251 for n in range(100_000)).replace(b"\n", b"N")
+    data = b"short\n" + long + end
+    found = list(lines.split(chunks(data, size), 300))
+    assert [(each.raw, each.cut) for each in found] == [(b"short", False), (long[:300], True)]
+    assert long.endswith(found[1].tail)
+    assert len(found[1].tail) == 16 << 10
+    assert (found[1].offset, found[1].end) == (6, len(data))
+
+
 def test_a_part_of_a_file_has_the_offsets_of_the_whole() -> None:
     data = b"one\ntwo\nthree\n"
     whole = [(each.offset, each.end, each.raw) for each in lines.split([data], 99)]
@@ -144,6 +156,61 @@ def test_of_a_line_that_is_too_long_the_name_is_read(head: bytes, custom_id: str
             lines.request(cut)
     else:
         assert lines.request(cut) == lines.Request(custom_id, None)
+
+
+def long_line(end: bytes, more: bytes = b"") -> lines.Line:
+    """One of an object whose first value is a string of many bytes, which has these before its quote."""
+    [found] = lines.split([b'{"body":{"input":"' + b"x" * 50_000 + more + b'"}' + end], 1000)
+    assert found.cut
+    return found
+
+
+@pytest.mark.parametrize(
+    "more", [b"", b"\\\\", b'\\"', b'\\\\\\"', b'\\",\\"custom_id\\":\\"no', b'"},"custom_id":"no","b":{"c":"']
+)
+@pytest.mark.parametrize(
+    ("end", "custom_id"),
+    [
+        (b',"custom_id":"yes","method":"POST"}', "yes"),
+        (b', "more": [{"a":"]}"}], "custom_id" : "a\\"b\\\\" }  ', 'a"b\\'),
+        (b',"custom_id":"","url":"/v1/embeddings"}', ""),
+        (b',"custom_id":"yes","more":{"custom_id":"no"}}', "yes"),
+        (b',"custom_id":"yes","a\\"custom_id":"no"}', "yes"),
+        (b',"custom_id":"\\u00e9\xc3\xa9"}', "\u00e9\u00e9"),
+        (b',"custom_id":"yes","a":"custom_id"}', "yes"),
+    ],
+)
+def test_a_line_that_is_too_long_may_end_with_its_name(more: bytes, end: bytes, custom_id: str) -> None:
+    """Go writes maps with their keys sorted, and so the body first."""
+    line = long_line(end, more)
+    assert lines.request(line) == lines.Request(custom_id, None)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        b"",
+        b',"a":"custom_id"}',
+        b',"custom_id":7}',
+        b',"custom_id":{"a":"b"}}',
+        b',"custom_id":["no"]}',
+        b',"more":{"custom_id":"no"}}',
+        b',"custom_id":"' + b"x" * (16 << 10) + b'"}',
+        b',"custom_id":"behind no end"',
+    ],
+)
+def test_a_line_that_is_too_long_has_no_name_where_its_end_says_none(end: bytes) -> None:
+    with pytest.raises(FaultError, match="invalid_json_line"):
+        lines.request(long_line(end))
+
+
+def test_where_an_end_begins_in_a_string_nothing_of_that_is_taken_for_a_name() -> None:
+    """Wherever in it: with what is cut away a quote loses what says that it ends nothing."""
+    rest = b'\\\\\\"custom_id":"no"}'
+    for cut in range(len(rest)):
+        line = lines.Line(1, 0, 1 << 30, b'{"body":', cut=True, tail=rest[cut:])
+        with pytest.raises(FaultError):
+            lines.request(line)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from handler.engine.engine import DeadlineError, Engine
 from handler.engine.pace import Pace
 from handler.events.messages import Messages
 from tests.batches.post import Context, Post
-from tests.batches.works import MODEL
+from tests.batches.works import MODEL, KilledError
 from tests.stack.queues import Queue
 
 SECRET = "what only its sender knows"
@@ -134,3 +134,16 @@ def test_messages_that_the_deadline_has_overtaken_come_again(post: Post, monkeyp
     many = [post.message(f"a text {n}") for n in range(3)]
     assert post.take(*many, context=Context(0)) == [each["messageId"] for each in many]
     assert post.records() == []
+
+
+def test_what_ends_the_process_is_named_before(
+    post: Post, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def ending(*_: Any) -> Any:
+        raise KilledError
+
+    monkeypatch.setattr(Engine, "encode", ending)
+    poison = post.message(SECRET)
+    with pytest.raises(KilledError):
+        post.take(post.message(), again(poison, 7))
+    assert caplog.messages == [f"message {poison['messageId']} is tried alone, received 7 times"]

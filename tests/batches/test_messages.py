@@ -5,12 +5,15 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 
 import boto3
 import numpy as np
 import pytest
+from botocore.exceptions import ClientError
 
+from handler import store
 from handler.contract.limits import Limits
 from handler.engine.pace import Pace
 from handler.engine.turns import Turns
@@ -102,6 +105,26 @@ def test_who_cannot_be_answered_lies_with_the_reason_among_the_dead(post: Post, 
     assert dead["Body"] == body
     assert reason in dead["MessageAttributes"]["reason"]["StringValue"]
     assert len(post.records()) == 1
+
+
+def test_of_what_is_too_long_beside_its_reason_the_head_lies_among_the_dead(
+    post: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both queues take as many bytes, and a reason counts as well; MiniStack's take any."""
+    client: Any = boto3.client("sqs")
+
+    def send(*, MessageBody: str, MessageAttributes: Any, **told: Any) -> None:  # noqa: N803  (botocore's)
+        if len(MessageBody) + len("reasonString") + len(MessageAttributes["reason"]["StringValue"]) > 1 << 20:
+            raise ClientError({"Error": {"Code": "InvalidParameterValue"}}, "SendMessage")
+        client.send_message(MessageBody=MessageBody, MessageAttributes=MessageAttributes, **told)
+
+    monkeypatch.setattr(store, "queues", lambda: SimpleNamespace(send_message=send))
+    body = '{"account": "' + "x" * ((1 << 20) - 13)
+    assert post.take(record(body)) == []
+    [dead] = client.receive_message(QueueUrl=post.dead.url, MessageAttributeNames=["All"])["Messages"]
+    assert body.startswith(dead["Body"])
+    assert len(dead["Body"]) == 1 << 19
+    assert "JSON" in dead["MessageAttributes"]["reason"]["StringValue"]
 
 
 def test_without_a_queue_for_the_dead_it_comes_again_until_its_own_gives_it_up(post: Post) -> None:

@@ -1,10 +1,7 @@
 """Lines that end whoever executes them, or fail for good, and those beside them, which do not."""
 
 import gc
-import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
+import json
 from typing import Any
 
 import pytest
@@ -13,7 +10,7 @@ from handler.batches import careful
 from handler.batches import shard as executing
 from handler.batches.takings import Takings
 from handler.bulk import Answered, Bulk
-from handler.engine.engine import DeadlineError
+from handler.engine.engine import DeadlineError, Engine
 from handler.store import StoreUnavailableError
 from tests.batches.works import KilledError, Works, line, survive
 
@@ -75,6 +72,42 @@ def test_a_line_that_fails_for_good_without_ending_its_function_is_its_own_error
     assert works.billed() == (done.tokens, 20 - len(bad))
 
 
+def test_an_engine_that_fails_at_every_text_is_no_lines_fault(works: Works, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU that has failed once fails each run, until its process ends."""
+    batch = works.submit(line(str(n)) for n in range(5))
+    works.plans.deliver(works.planner)
+    [message] = works.shards.messages()
+    message["attributes"]["ApproximateReceiveCount"] = "3"
+
+    def failing(*_: Any) -> Any:
+        raise RuntimeError
+
+    with monkeypatch.context() as ill:
+        ill.setattr(Engine, "encode", failing)
+        for _ in range(3):
+            assert works.executor({"Records": [message]}, None)["batchItemFailures"]
+    works.until_quiet()
+    works.whole(batch, map(str, range(5)))
+
+
+def test_a_line_that_fails_once_is_tried_again(works: Works, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = works.submit(line(str(n)) for n in range(5))
+    works.plans.deliver(works.planner)
+    [message] = works.shards.messages()
+    message["attributes"]["ApproximateReceiveCount"] = "3"
+    encode, calls = Engine.encode, iter(range(100))
+
+    def failing(self: Engine, *args: Any) -> Any:
+        if next(calls) == 2:
+            raise MemoryError
+        return encode(self, *args)
+
+    monkeypatch.setattr(Engine, "encode", failing)
+    assert works.executor({"Records": [message]}, None) == {"batchItemFailures": []}
+    works.until_quiet()
+    works.whole(batch, map(str, range(5)))
+
+
 @pytest.mark.parametrize("wrong", [DeadlineError, StoreUnavailableError])
 def test_a_line_that_there_was_no_time_or_no_store_for_has_not_ended_its_function(
     works: Works, wrong: type[Exception], monkeypatch: pytest.MonkeyPatch
@@ -102,101 +135,20 @@ def test_a_line_that_there_was_no_time_or_no_store_for_has_not_ended_its_functio
     works.whole(batch, map(str, range(5)))
 
 
-def test_of_the_shards_of_a_process_one_goes_line_by_line_and_alone_is_told_of_its_end(
-    works: Works, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.usefixtures("poison")
+def test_another_message_of_a_shard_goes_on_line_by_line_with_what_is_known_of_it(
+    works: Works, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Each a line, as those of 2,048 inputs are: the shards of a process that one of them ends come again together."""
-    batch = works.submit(line(str(n), "word " * 250) for n in range(3))
+    """The hour sends anew what lies among the dead letters, and a new message has not been received before."""
+    batch = works.submit(line(str(n), "poison" if n == 2 else "the quick brown fox") for n in range(4))
     works.plans.deliver(works.planner)
-    first, *others = works.shards.messages()
-    assert len(others) == 2
-    answer, begun, told = executing.Worker._answer, threading.Event(), threading.Event()
-
-    def hanging(self: executing.Worker, group: Any, takings: Takings, deadline: float | None) -> list[Answered]:
-        begun.set()
-        told.wait(30)
-        return answer(self, group, takings, deadline)
-
-    monkeypatch.setattr(executing.Worker, "_answer", hanging)
-    for each in (first, *others):
-        each["attributes"]["ApproximateReceiveCount"] = "3"
-    with ThreadPoolExecutor(1) as pool:
-        under_way = pool.submit(works.executor, {"Records": [first]}, None)
-        try:
-            assert begun.wait(30)
-            soon = SimpleNamespace(get_remaining_time_in_millis=lambda: 500)
-            failed = [works.executor({"Records": [each]}, soon)["batchItemFailures"] for each in others]
-            rows = [works.rows.get(f"careful#{batch.id}", f"{number:08}") for number in range(3)]
-        finally:
-            told.set()
-        assert under_way.result() == {"batchItemFailures": []}
-    assert failed == [[{"itemIdentifier": each["messageId"]}] for each in others], "they come again"
-    assert sum(row is not None for row in rows) == 1, "no line of theirs was under way"
+    [message] = works.shards.messages()
+    for received in (3, 4, 1, 1):
+        message["attributes"]["ApproximateReceiveCount"] = str(received)
+        with pytest.raises(KilledError):
+            works.executor({"Records": [message]}, None)
+        number = json.loads(message["body"])["number"]
+        assert f"shard {number} of batch {batch.id} goes line by line, received {received} times" == caplog.messages[-1]
+    assert works.executor({"Records": [message]}, None) == {"batchItemFailures": []}
     works.until_quiet()
-    works.whole(batch, map(str, range(3)))
-
-
-def test_a_line_that_takes_longer_than_there_is_is_its_own_error_and_the_others_are_done(
-    works: Works, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A line that costs as much as a shard is a shard, or the first of one: it has had all the time, twice."""
-    embed = Bulk.answer
-
-    def slow(self: Bulk, bodies: Any, *more: Any) -> list[Answered]:
-        if any(body["input"] == "slow" for body in bodies):
-            raise DeadlineError
-        return embed(self, bodies, *more)
-
-    monkeypatch.setattr(Bulk, "answer", slow)
-    works.deploy(works.config)
-    batch = works.submit(line(str(n), "slow" if n == 0 else "the quick brown fox") for n in range(20))
-    survive(works)
-    done = works.ended(batch)
-    assert {*done.output} == {str(n) for n in range(1, 20)}
-    assert done.errors["0"]["response"]["status_code"] == 504
-    assert done.errors["0"]["response"]["body"]["error"]["code"] == "deadline_exceeded"
-    assert works.billed() == (done.tokens, 19)
-
-
-def test_a_line_for_which_others_left_no_time_is_not_late(works: Works) -> None:
-    batch = works.submit([line("1"), line("2")])
-    for _ in range(3):
-        at = careful.Careful(works.rows, batch, 0, None)
-        with at:
-            assert [at.begin(0), at.begin(300)] == [careful.Fate.OPEN] * 2
-            at.__exit__(DeadlineError, DeadlineError(), None)
-
-
-def test_the_line_of_an_execution_that_goes_on_is_not_taken_for_one_that_ended_it(works: Works) -> None:
-    batch = works.submit([line("1"), line("2")])
-    first, second, third = (
-        careful.Careful(works.rows, batch, 0, until) for until in (time.monotonic() + 900, None, None)
-    )
-    with second:  # both have begun with the shard, and none with a line
-        with first:
-            assert first.begin(0) is careful.Fate.OPEN
-            with pytest.raises(careful.BusyError):
-                second.begin(0)
-            with pytest.raises(careful.BusyError):
-                third.__enter__()
-            assert first.begin(300) is careful.Fate.OPEN
-        assert second.begin(0) is careful.Fate.OPEN
-        with third:  # what lasted no longer than this has ended
-            assert third.begin(300) is careful.Fate.OPEN
-            with pytest.raises(careful.BusyError):
-                second.begin(300)
-
-
-def test_a_line_is_dead_once_two_executions_have_ended_at_it(works: Works) -> None:
-    """The first may have been ended by another call of its process, or by its host."""
-    batch = works.submit([line("1"), line("2")])
-
-    def ends_at(offset: int) -> careful.Fate:
-        at = careful.Careful(works.rows, batch, 0, None)
-        at.__enter__()
-        return at.begin(offset)
-
-    assert [ends_at(each) for each in (0, 300, 0)] == [careful.Fate.OPEN] * 3
-    assert ends_at(0) is careful.Fate.DEAD
-    assert ends_at(300) is careful.Fate.OPEN, "the first and the last have ended at others"
-    assert ends_at(300) is careful.Fate.DEAD
+    assert {*works.ended(batch).errors} == {"2"}

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import re
+import time
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,13 @@ from typing import Any
 import pytest
 
 from handler import logs
+from handler.batches import careful
 from handler.billing import corrections, outbox
-from handler.events import stream
+from handler.events import deadline, stream
 from handler.results import PREFIX
 from handler.settings import Settings
 from model_layer.catalog import MODELS
+from tests.batches.post import Context
 from tests.stack import cloudformation
 from tests.stack.cloudformation import Template
 
@@ -434,6 +437,18 @@ def test_a_queue_of_batches_is_taken_message_by_message_and_gives_up_with_an_ala
     assert variables[f"{queue.upper()}_QUEUE"] == {"Ref": queue}
 
 
+@pytest.mark.parametrize("function", ["Work", "WorkGpu"])
+def test_a_shard_is_there_again_once_its_execution_is_known_to_have_ended(
+    source: Template, resources: dict[str, Any], function: str
+) -> None:
+    """Before that, the line that it is at is none that an execution has died of."""
+    timeout = source["Resources"][function]["Properties"]["Timeout"]
+    until = deadline.of(Context(timeout))
+    assert until is not None
+    ended = until - time.monotonic() + careful._ENDS_S
+    assert ended + 60 < resources["Shards"]["Properties"]["VisibilityTimeout"], "a minute is left to deliver it"
+
+
 def test_messages_are_taken_together_within_a_window_and_the_dead_raise_an_alarm(resources: dict[str, Any]) -> None:
     [mapping] = mappings(resources, "Messages")
     assert mapping["FunctionName"] == {"Ref": "WorkAliaslive"}
@@ -441,6 +456,7 @@ def test_messages_are_taken_together_within_a_window_and_the_dead_raise_an_alarm
     assert mapping["BatchSize"] <= 10 or mapping["MaximumBatchingWindowInSeconds"] >= 1, "else AWS refuses it"
     properties = resources["Messages"]["Properties"]
     assert properties["MaximumMessageSize"] == 1 << 20
+    assert resources["MessagesDeadLetters"]["Properties"]["MaximumMessageSize"] == 1 << 20
     assert properties["VisibilityTimeout"] >= resources["Work"]["Properties"]["Timeout"]
     assert properties["RedrivePolicy"]["deadLetterTargetArn"] == {"Fn::GetAtt": ["MessagesDeadLetters", "Arn"]}
     waits = properties["RedrivePolicy"]["maxReceiveCount"] * properties["VisibilityTimeout"]
