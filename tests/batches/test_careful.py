@@ -89,7 +89,7 @@ def test_a_line_that_takes_longer_than_there_is_is_its_own_error_and_the_others_
     def slow(self: Bulk, bodies: Any, takings: Takings, deadline: float | None = None) -> list[Answered]:
         if any(body["input"] == "slow" for body in bodies):
             raise DeadlineError
-        return embed(self, bodies, payer, deadline)
+        return embed(self, bodies, takings, deadline)
 
     monkeypatch.setattr(Bulk, "answer", slow)
     works.deploy(works.config)
@@ -129,7 +129,7 @@ def test_a_line_for_which_a_wait_left_no_time_is_not_late(works: Works, monkeypa
     def slow(self: Bulk, bodies: Any, takings: Takings, deadline: float | None = None) -> list[Answered]:
         if deadline is not None and deadline - time.monotonic() < 3:
             raise DeadlineError
-        return embed(self, bodies, payer, deadline)
+        return embed(self, bodies, takings, deadline)
 
     def reading(self: Bucket, *args: Any) -> Any:
         opened.append(time.monotonic())
