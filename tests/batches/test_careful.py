@@ -17,6 +17,7 @@ from handler.batches.takings import Takings
 from handler.bulk import Answered, Bulk
 from handler.engine.engine import DeadlineError
 from handler.events import messages
+from handler.payers import Payer
 from tests.batches.post import Context, Post
 from tests.batches.works import Works, line, survive
 
@@ -86,10 +87,10 @@ def test_a_line_that_takes_longer_than_there_is_is_its_own_error_and_the_others_
     """A line that costs as much as a shard is a shard, or the first of one: it has had all the time, twice."""
     embed = Bulk.answer
 
-    def slow(self: Bulk, bodies: Any, takings: Takings, deadline: float | None = None) -> list[Answered]:
+    def slow(self: Bulk, bodies: Any, payer: Payer, deadline: float | None = None, *more: Any) -> list[Answered]:
         if any(body["input"] == "slow" for body in bodies):
             raise DeadlineError
-        return embed(self, bodies, takings, deadline)
+        return embed(self, bodies, payer, deadline, *more)
 
     monkeypatch.setattr(Bulk, "answer", slow)
     works.deploy(works.config)
@@ -126,10 +127,10 @@ def test_a_line_for_which_a_wait_left_no_time_is_not_late(works: Works, monkeypa
         told.wait(30)
         return answer(self, *args)
 
-    def slow(self: Bulk, bodies: Any, takings: Takings, deadline: float | None = None) -> list[Answered]:
+    def slow(self: Bulk, bodies: Any, payer: Payer, deadline: float | None = None, *more: Any) -> list[Answered]:
         if deadline is not None and deadline - time.monotonic() < 3:
             raise DeadlineError
-        return embed(self, bodies, takings, deadline)
+        return embed(self, bodies, payer, deadline, *more)
 
     def reading(self: Bucket, *args: Any) -> Any:
         opened.append(time.monotonic())
