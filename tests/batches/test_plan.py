@@ -94,7 +94,7 @@ def test_a_message_says_what_is_wrong_with_a_line(models: Models, raw: bytes, me
 
 def test_of_a_line_that_is_too_long_to_be_known_by_its_name_the_limit_is_told(models: Models) -> None:
     [fault] = read(models, line("1"), b"x" * 200, line=150).faults
-    words = "This line has more than 150 bytes (BATCH_MAX_LINE_BYTES), and does not begin with its custom_id."
+    words = "This line has more than 150 bytes (BATCH_MAX_LINE_BYTES), and neither begins nor ends with its custom_id."
     assert (fault.line, fault.message) == (2, words)
 
 

@@ -66,9 +66,11 @@ class S3:
     def put_object(self, *, Body: bytes, **_: Any) -> None:  # noqa: N803
         self._plan = Body
 
-    def head_object(self, **_: Any) -> dict[str, Any]:
+    def head_object(self, *, Key: str, **_: Any) -> dict[str, Any]:  # noqa: N803
         from botocore.exceptions import ClientError
 
+        if Key == "in":
+            return {"ContentLength": 1}
         raise ClientError({"Error": {"Code": "404", "Message": ""}}, "HeadObject")
 
     def create_multipart_upload(self, **_: Any) -> dict[str, str]:
