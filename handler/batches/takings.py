@@ -43,6 +43,7 @@ class Takings:
     def note(self, first: int, last: int) -> None:
         """All lines from one to another have been counted, or never will be. Where another execution has begun another
         row, it does not count on it."""
+        self._counted.update(range(first, last + 1))
         client = self._rows.client()
         with store.answering(self._rows.table), suppress(client.exceptions.ConditionalCheckFailedException):
             client.update_item(

@@ -157,16 +157,21 @@ def test_a_shard_that_is_killed_and_repeated_takes_its_quota_once(
     assert counted(works, tables) == 4 * lines
 
 
+@pytest.mark.parametrize("ends", [KilledError, RuntimeError], ids=["ending its function", "failing"])
 def test_a_shard_that_goes_line_by_line_takes_nothing_for_what_has_been_counted(
-    works: Works, tables: Tables, limited: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+    works: Works,
+    tables: Tables,
+    limited: Callable[[int], None],
+    monkeypatch: pytest.MonkeyPatch,
+    ends: type[BaseException],
 ) -> None:
-    """One of its lines ends the function, each time after all before it have been counted."""
+    """One of its lines ends the function, or fails, each time after all before it have been counted."""
     limited(4 * 6)
     encode = Bulk._encode
 
     def poisoned(self: Bulk, found: Any, deadline: float | None) -> list[Answered]:
         if any(isinstance(each, _Work) and each.prompts.tokens == 2 for each in found):
-            raise KilledError
+            raise ends
         return encode(self, found, deadline)
 
     leave = Careful.__exit__
