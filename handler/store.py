@@ -124,13 +124,13 @@ def _config(read_s: float) -> "Config":
     from botocore.config import Config
 
     config = settings.read()
-    calls = max(_CONNECTIONS, config.max_queue_requests, config.aws_lambda_max_concurrency)
+    connections = max(_CONNECTIONS, config.max_queue_requests, config.aws_lambda_max_concurrency)
     return Config(
         connect_timeout=TIMEOUT_S,
         read_timeout=read_s,
         retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
         tcp_keepalive=True,  # a frozen environment's idle connection is noticed sooner
-        max_pool_connections=calls,  # what finds none makes one, a TLS handshake, and throws it away afterwards
+        max_pool_connections=connections,  # what finds none makes one, a TLS handshake, and throws it away afterwards
     )
 
 

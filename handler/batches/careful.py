@@ -43,10 +43,14 @@ def has_begun(rows: Rows, batch: Batch, shard: int) -> bool:
     return rows.get(*_key(batch, shard)) is not None
 
 
+class EndedError(RuntimeError):
+    """Since the line under way the engine embeds nothing any more: its process is as good as ended by it."""
+
+
 class Careful:
     """The row of a shard's line under way, and of how often executions have met with what at which line. A context
-    manager: a block that ends, however it does, has died of none. Raises StoreUnavailableError, and BusyError before
-    any line is begun."""
+    manager: a block that ends, however it does but for EndedError, has died of none. Raises StoreUnavailableError, and
+    BusyError before any line is begun."""
 
     def __init__(
         self, rows: Rows, batch: Batch, shard: int, deadline: float | None, deaths: int, *, waited: bool = False
@@ -73,19 +77,26 @@ class Careful:
     ) -> None:
         if not self._begun:
             return
-        had_all = len(self._begun) == 1 and not self._waited
-        is_late = had_all and kind is not None and issubclass(kind, DeadlineError)
+        count = self._met(kind)
         deadline = time.monotonic() + _PATIENCE_S
         while True:
             try:
                 with suppress(BusyError):
-                    self._leave(self._me, f"{_DELAY}{self._begun[0]}" if is_late else None)
+                    self._leave(self._me, count)
             except store.StoreUnavailableError:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(1)
             else:
                 return
+
+    def _met(self, kind: type[BaseException] | None) -> str | None:
+        """What is counted of a block that has ended so."""
+        if kind is not None and issubclass(kind, EndedError):
+            return f"{_DEATH}{self._begun[-1]}"
+        had_all = len(self._begun) == 1 and not self._waited
+        is_late = had_all and kind is not None and issubclass(kind, DeadlineError)
+        return f"{_DELAY}{self._begun[0]}" if is_late else None
 
     def begin(self, offset: int) -> Fate:
         """Keep that the line at this byte is under way, if it is still to be tried."""

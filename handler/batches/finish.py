@@ -90,8 +90,8 @@ class Finisher:
             yield Piece(result(batch, number), counts.output, counts.output + counts.errors)
 
     def _lost(self, batch: Batch) -> tuple[Fault, ...]:
-        """What is to be said of lines that could not be read: of a shard whose file was gone each has failed, and none
-        has an error."""
+        """What is to be said of lines that could not be read: of a shard whose file was gone, or whose result is none,
+        each has failed, and none has an error."""
         done = self._results.done.of(batch) if batch.failed else ()
         lost = sum(counts.failed for _, counts in done if not counts.errors)
         return (replace(LOST, message=LOST.message.format(n=lost)),) if lost else ()

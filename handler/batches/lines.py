@@ -171,10 +171,7 @@ def _custom_id(head: bytes) -> str | None:
         elif mark in (b"}", b"]"):
             depth -= 1
         elif depth == 1 and before == b'"custom_id"' and head[: token.start()].rstrip().endswith(b":"):
-            try:
-                return str(orjson.loads(mark))
-            except ValueError:
-                return None
+            return _text(mark)
         before = mark
     return None
 
@@ -193,9 +190,16 @@ def _custom_id_at_end(tail: bytes) -> str | None:
         elif depth == 1 and mark == _EMAN and before[:1] == b'"' and text[end : token.start()].strip() == b":":
             # Where nothing is known of what is before the key, its first quote may be one in a string.
             is_key = text[token.end() :].lstrip()[:1] in (b",", b"{")
-            return str(orjson.loads(before[::-1])) if is_key else None
+            return _text(before[::-1]) if is_key else None
         before, end = mark, token.end()
     return None
+
+
+def _text(token: bytes) -> str | None:
+    try:
+        return str(orjson.loads(token))
+    except ValueError:
+        return None
 
 
 def answered(name: str, request: str, custom_id: str | None, status: int, answer: bytes) -> bytes:

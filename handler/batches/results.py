@@ -36,11 +36,12 @@ class Results:
         StoreUnavailableError."""
         try:
             counts = Counts(**{name: int(told[name]) for name in Counts.__dataclass_fields__})
-        except KeyError:
+            record = _record(batch, shard.number, counts, told) if counts.completed else None
+        except (KeyError, ValueError, ArithmeticError):
             log.error("%s is no result: shard %d has failed", result(batch, shard.number), shard.number)
-            counts = Counts(0, shard.lines, 0, 0, 0)
-        if counts.completed:
-            self._ledger.write(_record(batch, shard.number, counts, told))
+            counts, record = Counts(0, shard.lines, 0, 0, 0), None
+        if record is not None:
+            self._ledger.write(record)
         return self.done.count(batch, shard.number, counts)
 
     def told(self, batch: Batch, number: int) -> Mapping[str, str] | None:

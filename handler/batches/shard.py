@@ -7,15 +7,15 @@ from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from math import inf
 from typing import Any
 
-from handler.batches import careful, cost, lines, plan
+from handler.batches import careful, plan
 from handler.batches.bucket import GoneError
-from handler.batches.careful import BusyError, Careful, Fate
+from handler.batches.careful import BusyError, Careful, EndedError, Fate
 from handler.batches.done import Progress
-from handler.batches.lines import Line, Request, Unreadable
+from handler.batches.groups import Asked, Group, one_by_one, together
+from handler.batches.lines import Line
 from handler.batches.queue import CLOSE, FINISH, Shard, Shards, Steps
 from handler.batches.results import Made, Results, read
 from handler.batches.takings import Takings
@@ -28,14 +28,12 @@ from handler.store import StoreUnavailableError
 
 log = logging.getLogger(__name__)
 
-_GROUP = 64  # lines that are given to the engine together, and of two groups one is read and written meanwhile
-_GROUPS = 3  # of them under way
+_GROUPS = 3  # under way: while the engine has two of them, one is read or written
 _CAREFUL = 3  # received so often, it goes line by line
 _WAITS = 1 / 3  # of an execution's time, as long as a shard takes, for another that goes line by line in its process
 _MUCH = 1 / 20  # of it: one that has waited so long had not all its time
 _ATTEMPTS = 2  # at a line alone, which fails where other texts do not
 
-_Asked = tuple[Line, Request | Unreadable]
 Embed = Callable[[Sequence[Mapping[str, Any]], Payer, float | None, Counted], list[Answered]]
 
 
@@ -124,22 +122,21 @@ class Worker:
             return self._results.put(batch, shard.number, made, facts)
 
     @contextmanager
-    def _groups(
-        self, batch: Batch, shard: Shard, received: int, deadline: float | None
-    ) -> Iterator[Iterator["_Group"]]:
+    def _groups(self, batch: Batch, shard: Shard, received: int, deadline: float | None) -> Iterator[Iterator[Group]]:
         """The lines of a shard, whose line under way is taken back as soon as the block ends, not once whatever still
         refers to it has been collected."""
         if received < _CAREFUL and not careful.has_begun(self._jobs.rows, batch, shard.number):
-            yield _together(batch, read(self._bucket, batch, shard, self._longest))
+            yield together(batch, read(self._bucket, batch, shard, self._longest))
             return
         with self._alone(deadline) as waited:
+            self._probe(deadline)  # by whose illness no line is to be blamed
             own = Careful(self._jobs.rows, batch, shard.number, deadline, self._deaths, waited=waited)
             with own as at:
                 # Where it ends the process, this is what is left of it.
                 log.warning(
                     "shard %d of batch %s goes line by line, received %d times", shard.number, batch.id, received
                 )
-                yield _one_by_one(batch, read(self._bucket, batch, shard, self._longest), at)
+                yield one_by_one(batch, read(self._bucket, batch, shard, self._longest), at)
 
     @contextmanager
     def _alone(self, deadline: float | None) -> Iterator[bool]:
@@ -156,10 +153,10 @@ class Worker:
             careful.ALONE.release()
 
     def _answers(
-        self, groups: Iterator["_Group"], takings: Takings, deadline: float | None
-    ) -> Generator[tuple[Sequence[_Asked], list[Answered]], None, None]:
+        self, groups: Iterator[Group], takings: Takings, deadline: float | None
+    ) -> Generator[tuple[Sequence[Asked], list[Answered]], None, None]:
         """Groups and their answers in order. While the engine has one, the next is read and the one before written."""
-        under_way: deque[tuple[_Group, Future[list[Answered]]]] = deque()
+        under_way: deque[tuple[Group, Future[list[Answered]]]] = deque()
         with ThreadPoolExecutor(2, "lines") as pool:
             try:
                 for group in groups:
@@ -174,31 +171,31 @@ class Worker:
                 for _, each in under_way:
                     each.cancel()
 
-    def _answer(self, group: "_Group", takings: Takings, deadline: float | None) -> list[Answered]:
+    def _answer(self, group: Group, takings: Takings, deadline: float | None) -> list[Answered]:
         if deadline is not None and time.monotonic() >= deadline:
             raise DeadlineError
         if group.fate is Fate.DEAD:
-            return [_failed(group, line) for line, _ in group.lines]
+            return group.failed()
         if group.fate is Fate.LATE:
-            return [_too_late(line, deadline) for line, _ in group.lines]
+            return group.too_late(deadline)
         places = enumerate((asked.body for _, asked in group.lines), group.first)
         readable = {place: body for place, body in places if body is not None}
         found = self._embedded(group, readable, takings, deadline) if readable else []
         if found is None:
-            return [_failed(group, line) for line, _ in group.lines]
+            return group.failed()
         answers = iter(found)
         return [self._refused(group, line) if asked.body is None else next(answers) for line, asked in group.lines]
 
-    def _refused(self, group: "_Group", line: Line) -> Answered:
+    def _refused(self, group: Group, line: Line) -> Answered:
         if not line.cut:
-            return _failed(group, line)
+            return group.refused(line)
         return Answered.refused(errors.BODY_TOO_LARGE.error(n=line.end - line.offset, limit=self._longest))
 
     def _embedded(
-        self, group: "_Group", bodies: Mapping[int, Mapping[str, Any]], takings: Takings, deadline: float | None
+        self, group: Group, bodies: Mapping[int, Mapping[str, Any]], takings: Takings, deadline: float | None
     ) -> list[Answered] | None:
-        """None where a line alone fails for good: twice, and a good text beside it does not. Where that fails too it is
-        the engine that is ill, for as long as its process lasts, and no line's fault."""
+        """None where a line alone fails for good: twice, and a good text beside it does not. Raises EndedError where
+        that fails too: it did not before."""
         counted = takings.of([*bodies])
         for _ in range(_ATTEMPTS):
             try:
@@ -209,42 +206,10 @@ class Worker:
                 if not group.alone:
                     raise
                 log.error("a line of batch %s has failed: %s", group.batch, type(error).__name__)
-            self._probe(deadline)
+            try:
+                self._probe(deadline)
+            except (DeadlineError, StoreUnavailableError):
+                raise
+            except Exception as error:
+                raise EndedError("the engine embeds nothing since a line") from error
         return None
-
-
-@dataclass(frozen=True)
-class _Group:
-    """Lines that go to the engine together, from the `first` on, by its place in the shard; `alone`: one beside which
-    nothing else may be under way, and whose `fate` is known."""
-
-    batch: str
-    first: int
-    lines: Sequence[_Asked]
-    fate: Fate = Fate.OPEN
-    alone: bool = False
-
-
-def _failed(group: _Group, line: Line) -> Answered:
-    return Answered.refused(errors.UNFORESEEN.error(id=f"req_{lines.named(group.batch, line.offset)}"))
-
-
-def _too_late(line: Line, deadline: float | None) -> Answered:
-    tokens, seconds = (line.end - line.offset) // cost.TOKEN, 0.0 if deadline is None else deadline - time.monotonic()
-    return Answered.refused(errors.DEADLINE.error(n=f"About {tokens}", s=max(1, round(seconds))))
-
-
-def _one_by_one(batch: Batch, found: Iterator[Line], at: Careful) -> Iterator[_Group]:
-    for place, line in enumerate(found):
-        yield _Group(batch.id, place, [(line, lines.planned(line))], at.begin(line.offset), alone=True)
-
-
-def _together(batch: Batch, found: Iterator[Line]) -> Iterator[_Group]:
-    first, group = 0, list[_Asked]()
-    for line in found:
-        group.append((line, lines.planned(line)))
-        if len(group) == _GROUP:
-            yield _Group(batch.id, first, group)
-            first, group = first + _GROUP, []
-    if group:
-        yield _Group(batch.id, first, group)

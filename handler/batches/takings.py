@@ -19,7 +19,7 @@ from handler.billing import fields
 from handler.contract.batches import Batch
 from handler.payers import Payer
 
-_LASTS_S = 900  # an execution, as long as any function (Lambda, "Quotas")
+_LASTS_S = 900  # an execution, at most: the Timeout of template.yaml's functions for shards
 
 
 class Takings:

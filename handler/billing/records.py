@@ -69,7 +69,7 @@ def minute(account: str, work_hash: str, time: datetime) -> tuple[str, str]:
 
 
 def time_of(item: Item) -> datetime:
-    """When the work of a record came in, as its key says."""
+    """When the work of a record came in, or a shard was begun, as its key says."""
     day = item["pk"]["S"].split("#")[1]
     clock, _, seconds, *_ = item["sk"]["S"].split("#")
     return datetime.fromisoformat(f"{day}T{clock}:{seconds}+00:00")

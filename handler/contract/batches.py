@@ -62,7 +62,9 @@ EMPTY = Fault("empty_file", "The file has no lines.")
 TOO_MANY = Fault("too_many_tasks", "The file has more than {most} {what}, which is the most that a batch may have.")
 GONE = Fault("file_not_found", "The file is not there any more.")
 LOST = Fault(
-    GONE.code, "The file is not there any more, or another is: {n} of its lines were not read and have failed."
+    GONE.code,
+    "{n} lines have failed without an error of their own: their file, or what had come of them, is not there any "
+    "more, or another is.",
 )
 FAULTS = (
     NOT_JSON,

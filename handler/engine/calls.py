@@ -15,6 +15,19 @@ from handler.engine.session import Session
 Matrix = npt.NDArray[np.float32]
 
 
+class NonFiniteVectorError(Exception):
+    """The model produced NaN or infinity for the input of this index."""
+
+    def __init__(self, index: int) -> None:
+        super().__init__(f"input {index}")
+        self.index = index
+
+
+class DeadlineError(Exception):
+    """The deadline came before all texts were encoded, and what was running has been stopped; or nobody waits for them
+    any more; or the process ends."""
+
+
 @dataclass(eq=False)
 class Call:
     """What a caller asked for, until `deadline`, by time.monotonic(); `waiting` are the texts that no run has taken,

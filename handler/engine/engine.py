@@ -11,14 +11,14 @@ from contextlib import nullcontext
 from functools import partial
 
 from handler.engine import cpu
-from handler.engine.calls import Matrix
+from handler.engine.calls import DeadlineError, Matrix, NonFiniteVectorError
 from handler.engine.layer import Layer
 from handler.engine.pace import Pace
 from handler.engine.session import Session, open_packed, open_session
 from handler.engine.sessions import Sessions
 from handler.engine.targets import CPU, TARGETS, Target
 from handler.engine.tokens import Tokens
-from handler.engine.turns import DeadlineError, NonFiniteVectorError, Turns
+from handler.engine.turns import Turns
 from handler.engine.watch import watch, watched
 from handler.settings import Settings
 

@@ -57,4 +57,4 @@ class Stops:
                 self._looks = min((end for end in self._ends.values() if end > now), default=math.inf)
                 self._running = self._looks < math.inf
                 if self._running:
-                    self._sooner.wait(self._looks - now)
+                    self._sooner.wait(min(self._looks - now, threading.TIMEOUT_MAX))

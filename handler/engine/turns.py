@@ -23,7 +23,7 @@ from itertools import accumulate
 
 import numpy as np
 
-from handler.engine.calls import Call, Matrix, Run
+from handler.engine.calls import Call, DeadlineError, Matrix, NonFiniteVectorError, Run
 from handler.engine.pace import Pace
 from handler.engine.sessions import Sessions
 from handler.engine.stops import Stops
@@ -32,19 +32,6 @@ from handler.engine.targets import CPU
 log = logging.getLogger(__name__)
 
 _TOKENS = 2048  # of all runs at once, if there is more than one: a run of 8,192 needs most of a gigabyte
-
-
-class NonFiniteVectorError(Exception):
-    """The model produced NaN or infinity for the input of this index."""
-
-    def __init__(self, index: int) -> None:
-        super().__init__(f"input {index}")
-        self.index = index
-
-
-class DeadlineError(Exception):
-    """The deadline came before all texts were encoded, and what was running has been stopped; or nobody waits for them
-    any more; or the process ends."""
 
 
 @dataclass(eq=False)

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 _LARGEST = 1 << 20  # bytes of a message (SQS developer guide)
 _REFUSED = ("InvalidParameterValue", "InvalidMessageContents")  # of a message's length, and of its characters
 _ATTRIBUTE = 250  # characters of a reason
-_ALONE = 3  # times that a message has come
+_OFTEN = 3  # times that a message has come, from which on it is tried alone
 _WAITS_S = 10.0  # for others that are alone: as long as some messages take, and not as long as a shard
 
 
@@ -68,8 +68,9 @@ class Messages:
             with _for_itself(record["messageId"], failed):
                 if (found := self._read(record)) is not None:
                     asked.append(found)
-        self._answer_alone([each for each in asked if each.received >= _ALONE], until, seconds, failed)
-        self._answer([each for each in asked if each.received < _ALONE], until, seconds, failed)
+        alone = [each for each in asked if each.received >= _OFTEN and each.payer is not None]
+        self._answer_alone(alone, until, seconds, failed)
+        self._answer([each for each in asked if each not in alone], until, seconds, failed)
         return {"batchItemFailures": [{"itemIdentifier": each} for each in failed]}
 
     def _answer_alone(self, some: list[_Asked], until: float | None, seconds: float, failed: list[str]) -> None:

@@ -63,13 +63,13 @@ def test_a_message_is_not_tried_alone_beside_a_shard_that_would_be_blamed_for_it
     batch = works.submit([line("1")])
     works.plans.deliver(works.planner)
     [message] = works.shards.messages()
-    suspect, good = post.message("once more"), post.message("good")
-    for each in (message, suspect):
+    suspect, good, refused = post.message("once more"), post.message("good"), post.message(body=None)
+    for each in (message, suspect, refused):
         each["attributes"]["ApproximateReceiveCount"] = "3"
     answer, met = executing.Worker._answer, list[list[str]]()
 
     def beside(self: executing.Worker, *args: Any) -> list[Answered]:
-        met.append(post.take(suspect, good))
+        met.append(post.take(suspect, good, refused))
         return answer(self, *args)
 
     monkeypatch.setattr(executing.Worker, "_answer", beside)

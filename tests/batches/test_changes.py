@@ -51,13 +51,21 @@ def test_a_line_that_was_too_long_and_is_no_request_is_its_own_error(works: Work
     assert ({*done.output}, {*done.errors}) == ({"1", "3"}, {"2"})
 
 
+COUNTS = {"completed": "2", "failed": "0", "tokens": "8", "output": "2", "errors": "0"}
+
+
+@pytest.mark.parametrize(
+    "told",
+    [{}, COUNTS | {"tokens": "many"}, COUNTS, COUNTS | {"model": "m", "key_id": "k", "price": "none"}],
+    ids=["nothing", "no number", "no price", "a price that is none"],
+)
 @pytest.mark.parametrize("cancelled", [False, True])
 def test_where_another_hand_has_put_a_result_its_lines_have_failed_and_the_log_names_it(
-    works: Works, bucket: str, caplog: pytest.LogCaptureFixture, cancelled: bool
+    works: Works, bucket: str, caplog: pytest.LogCaptureFixture, told: dict[str, str], cancelled: bool
 ) -> None:
     batch = planned(works)
     key = f"work/{works.account}/{batch.id}/00000000"
-    boto3.client("s3").put_object(Bucket=bucket, Key=key, Body=b"{}")
+    boto3.client("s3").put_object(Bucket=bucket, Key=key, Body=b"{}", Metadata=told)
     if cancelled:
         works.desk.cancel(works.account, batch.id)
     with caplog.at_level(logging.ERROR):

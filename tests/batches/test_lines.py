@@ -9,7 +9,7 @@ import pytest
 
 from handler.batches import lines
 from handler.batches.lines import FaultError, Writer
-from handler.contract.batches import EXPIRED
+from handler.contract.batches import EXPIRED, TOO_LONG
 
 GOOD = {"custom_id": "1", "method": "POST", "url": "/v1/embeddings", "body": {"model": "m", "input": "a"}}
 
@@ -240,3 +240,13 @@ def test_what_is_written_is_the_contracts_and_the_same_each_time() -> None:
         "response": None,
         "error": {"code": "batch_expired", "message": message},
     }
+
+
+@pytest.mark.parametrize("name", [rb'"\ud800"', b'"\t"', b'"\xff"', rb'"\q"'])
+def test_a_line_that_is_too_long_and_ends_with_what_is_no_text_has_no_name(name: bytes) -> None:
+    whole = b'{"body":{"input":"' + b"x" * 200 + b'"},"custom_id":' + name + b"}"
+    [line] = lines.split([whole], 100)
+    with pytest.raises(lines.FaultError) as failed:
+        lines.request(line)
+    assert failed.value.fault is TOO_LONG
+    assert lines.planned(line) == lines.Unreadable(None)

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import threading
 from typing import Any
 
 import pytest
@@ -88,6 +89,34 @@ def test_an_engine_that_fails_at_every_text_is_no_lines_fault(works: Works, monk
             assert works.executor({"Records": [message]}, None)["batchItemFailures"]
     works.until_quiet()
     works.whole(batch, map(str, range(5)))
+
+
+def test_a_line_since_which_the_engine_fails_at_every_text_is_dead_in_the_end(
+    works: Works, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the process as good as ended: another begins with an engine that is well."""
+    batch = works.submit(line(str(n), "poison" if n == 2 else "the quick brown fox") for n in range(5))
+    works.plans.deliver(works.planner)
+    [message] = works.shards.messages()
+    [poison] = works.service.bulk._engine.tokens.encode(["poison"])
+    encode, ill = Engine.encode, threading.Event()
+
+    def failing(self: Engine, ids: Any, *args: Any) -> Any:
+        if ill.is_set() or any([*each] == [*poison] for each in ids):
+            ill.set()
+            raise RuntimeError("CUDA failure 700")
+        return encode(self, ids, *args)
+
+    monkeypatch.setattr(Engine, "encode", failing)
+    for received in range(3, 3 + careful.DEATHS_AMONG_MANY):  # as on any host but Lambda
+        message["attributes"]["ApproximateReceiveCount"] = str(received)
+        for _ in range(2):  # while it is ill, no line is blamed
+            assert works.executor({"Records": [message]}, None)["batchItemFailures"]
+        ill.clear()
+    works.until_quiet()
+    done = works.ended(batch)
+    assert {*done.output} == {"0", "1", "3", "4"}
+    assert done.errors["2"]["response"]["status_code"] == 500
 
 
 def test_a_line_that_fails_once_is_tried_again(works: Works, monkeypatch: pytest.MonkeyPatch) -> None:

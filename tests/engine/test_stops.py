@@ -89,3 +89,12 @@ def test_where_no_thread_can_be_started_the_next_who_asks_tries_again(monkeypatc
             pass
     with stops.until(time.monotonic() + 0.1) as options:
         assert ended(options)
+
+
+def test_an_end_that_no_clock_will_see_keeps_no_other_from_being_seen() -> None:
+    stops = Stops()
+    with stops.until(1e18), stops.until(time.monotonic() + 0.2) as soon:
+        time.sleep(0.1)
+        assert ended(soon)
+    with stops.until(time.monotonic() + 0.1) as another:
+        assert ended(another)
