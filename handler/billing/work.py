@@ -30,8 +30,8 @@ class Attempt:
 @dataclass(frozen=True)
 class Work:
     """A piece of work. `id` is its own; `hash`: SHA-256 in hex, at least 16 digits, of an HTTP request's body or of a
-    later door's identity; `time`: when it came in, of a shard when it was begun. It has an identity, or is an attempt, or
-    neither; never both."""
+    later door's identity; `time`: when it came in, of a shard when it was begun. It has an identity, or is an attempt,
+    or neither; never both."""
 
     id: str
     hash: str
