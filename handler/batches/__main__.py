@@ -168,10 +168,12 @@ class Bar:
             self._what, self._begun, self._first, self._shown = what, now, done, -1
         part = done / total if total else 0.0
         rate = (done - self._first) / (now - self._begun) if now > self._begun else 0.0
-        left = f", {_duration((total - done) / rate)} left" if rate and done < total else ""
         size, unit = (_MEGA, "MB") if unit == "B" and total >= _MEGA else (1, unit)
-        each = [_number(value / size, exact=size == 1) for value in (done, total, rate)]
-        told = "{}/{} {unit}, {} {unit}/s{left}".format(*each, unit=unit, left=left) if total else ""
+        have, of, each = (_number(value / size, exact=size == 1) for value in (done, total, rate))
+        told = f"{have}/{of} {unit}" if total else ""
+        if total and rate:
+            told += f", {each} {unit}/s"
+            told += f", {_duration((total - done) / rate)} left" if done < total else ""
         if self._out.isatty():
             filled = round(part * _WIDTH)
             text = f"{what:12} [{'#' * filled}{' ' * (_WIDTH - filled)}] {part:4.0%} {told}"

@@ -196,6 +196,7 @@ def test_the_bar_tells_rate_and_time_left() -> None:
         out, now = Terminal(), [0.0]
         bar = Bar(out, lambda now=now: now[0])  # type: ignore[misc]
         bar.show("in_progress", 0, total, unit)
+        assert "/s" not in out.getvalue(), "nobody knows yet"
         now[0] = 10.0
         bar.show("in_progress", done, total, unit)
         last = out.getvalue().rpartition("\r")[2]

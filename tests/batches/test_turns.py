@@ -5,10 +5,12 @@ from collections.abc import Callable
 
 import pytest
 
+from handler.batches.queue import Shard, Shards
 from handler.billing.keytext import digest
 from handler.events.shards import Pointers
 from handler.service import Service
 from handler.settings import Settings
+from handler.store import StoreUnavailableError
 from tests.batches.works import Works, line
 from tests.stack.ministack import Tables
 from tests.stack.queues import Queue
@@ -66,3 +68,16 @@ def test_every_message_of_a_batch_belongs_to_the_group_of_its_account(works: Wor
     assert works.executor({"Records": [first]}, None) == {"batchItemFailures": []}
     [following] = works.shards.receive(10)
     assert {each["attributes"]["MessageGroupId"] for each in (plan, first, *others, following)} == {works.account}
+
+
+def test_shards_that_their_queue_has_not_taken_are_no_sent_ones() -> None:
+    """SQS takes some of a call's messages, and says of the others that it has not."""
+
+    class Busy:
+        def send_message_batch(self, *, Entries: list[dict[str, str]], **_: object) -> dict[str, object]:  # noqa: N803
+            return {"Successful": [{"Id": "0"}], "Failed": [{"Id": each["Id"]} for each in Entries[1:]]}
+
+    queue, shard = Shards(Busy, "url", 2), Shard("acct", "batch_1", 0, 0, 10, 1)
+    queue.send([shard])
+    with pytest.raises(StoreUnavailableError):
+        queue.send([shard, shard])
