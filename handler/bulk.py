@@ -58,8 +58,6 @@ class Counted(Protocol):
 
     def __contains__(self, place: int, /) -> bool: ...
 
-    def add(self, place: int, /) -> None: ...
-
     def update(self, places: Sequence[int], /) -> None: ...
 
 
@@ -174,7 +172,7 @@ class Bulk:
             if refused := self._refused(caller, payer, [found[place]]):
                 found[place] = refused
             else:
-                counted.add(place)
+                counted.update([place])
 
     def _refused(
         self, caller: Caller, payer: Payer, works: Sequence[_Work | ApiError], *, by_minute: bool = False

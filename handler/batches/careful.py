@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from handler import store
-from handler.batches.rows import Row, Rows, kept
+from handler.batches.rows import Row, Rows, kept, row_key
 from handler.contract.batches import Batch
 from handler.engine.engine import DeadlineError
 
@@ -122,19 +122,17 @@ class Careful:
         values = values | {"ttl": kept(self._batch)}
         named = list(enumerate(values))
         expression = "SET " + ", ".join(f"#{place} = :{place}" for place, _ in named)
-        client = self._rows.client()
-        with store.answering(self._rows.table):
-            try:
-                client.update_item(
-                    TableName=self._rows.table,
-                    Key={name: {"S": value} for name, value in zip(("pk", "sk"), self._key, strict=True)},
-                    UpdateExpression=expression if "at" in values else f"{expression} REMOVE #at",
-                    ConditionExpression="attribute_not_exists(#at) OR #by = :by",
-                    ExpressionAttributeNames={"#at": "at", "#by": "by"} | {f"#{place}": name for place, name in named},
-                    ExpressionAttributeValues={":by": {"S": by}} | {f":{place}": values[name] for place, name in named},
-                )
-            except client.exceptions.ConditionalCheckFailedException:
-                raise BusyError("another is at this shard") from None
+        changed = self._rows.update(
+            {
+                "Key": row_key(*self._key),
+                "UpdateExpression": expression if "at" in values else f"{expression} REMOVE #at",
+                "ConditionExpression": "attribute_not_exists(#at) OR #by = :by",
+                "ExpressionAttributeNames": {"#at": "at", "#by": "by"} | {f"#{place}": name for place, name in named},
+                "ExpressionAttributeValues": {":by": {"S": by}} | {f":{place}": values[name] for place, name in named},
+            }
+        )
+        if changed is None:
+            raise BusyError("another is at this shard")
 
 
 def _key(batch: Batch, shard: int) -> tuple[str, str]:

@@ -6,8 +6,7 @@ from enum import Enum, auto
 from math import inf
 from typing import Any
 
-from handler import store
-from handler.batches.rows import Rows, batch_key, kept, put_new
+from handler.batches.rows import Rows, batch_key, kept, put_new, row_key
 from handler.contract.batches import Batch
 
 
@@ -44,14 +43,13 @@ class Done:
 
     def follow(self, batch: Batch, shard: int) -> None:
         """Note of a shard that is done that the one after it has been sent."""
-        values: Any = {":true": {"BOOL": True}}
-        with store.answering(self._rows.table):
-            self._rows.client().update_item(
-                TableName=self._rows.table,
-                Key={"pk": {"S": _partition(batch)}, "sk": {"S": _number(shard)}},
-                UpdateExpression="SET followed = :true",
-                ExpressionAttributeValues=values,
-            )
+        self._rows.update(
+            {
+                "Key": row_key(_partition(batch), _number(shard)),
+                "UpdateExpression": "SET followed = :true",
+                "ExpressionAttributeValues": {":true": {"BOOL": True}},
+            }
+        )
 
     def of(self, batch: Batch) -> Iterator[tuple[int, Counts]]:
         """Those of a batch, in order."""
@@ -73,7 +71,7 @@ class Done:
     def count(self, batch: Batch, shard: int, counts: Counts) -> bool:
         """A shard is done: noted and counted, whoever else attempts it. Whether it was us."""
         numbers = {name: {"N": str(value)} for name, value in vars(counts).items()}
-        row = {"pk": {"S": _partition(batch)}, "sk": {"S": _number(shard)}, **numbers}
+        row = {**row_key(_partition(batch), _number(shard)), **numbers}
         row |= {"at": {"N": f"{self._clock():.3f}"}, "ttl": kept(batch)}
         adds = {name: numbers[name] for name in ("completed", "failed", "tokens")} | {"done": {"N": "1"}}
         update: dict[str, Any] = {

@@ -2,13 +2,12 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from handler import store
 from handler.batches.bucket import Bucket, GoneError
-from handler.batches.rows import Row, Rows, new_id
+from handler.batches.rows import Row, Rows, new_id, row_key
 from handler.contract import errors
 from handler.contract.files import File, Page, Upload
 from handler.results import VALID_S
@@ -121,23 +120,21 @@ class Files:
         return File(file_id, account, key, size, int(now), upload.filename, "batch", status, expires_at)
 
     def _settle(self, file: File) -> None:
-        client = self.rows.client()
-        with store.answering(self.rows.table), suppress(client.exceptions.ConditionalCheckFailedException):
-            client.update_item(
-                TableName=self.rows.table,
-                Key={"pk": {"S": _partition(file.account)}, "sk": {"S": file.id}},
-                UpdateExpression="SET #status = :status, #bytes = :bytes",
-                ConditionExpression="attribute_exists(pk)",  # it may have been deleted meanwhile
-                ExpressionAttributeNames={"#status": "status", "#bytes": "bytes"},
-                ExpressionAttributeValues={":status": {"S": file.status}, ":bytes": {"N": str(file.bytes)}},
-            )
+        self.rows.update(
+            {
+                "Key": row_key(_partition(file.account), file.id),
+                "UpdateExpression": "SET #status = :status, #bytes = :bytes",
+                "ConditionExpression": "attribute_exists(pk)",  # it may have been deleted meanwhile
+                "ExpressionAttributeNames": {"#status": "status", "#bytes": "bytes"},
+                "ExpressionAttributeValues": {":status": {"S": file.status}, ":bytes": {"N": str(file.bytes)}},
+            }
+        )
 
 
 def row(file: File) -> Row:
     """The row of a file, which DynamoDB forgets some time after it has expired."""
     return {
-        "pk": {"S": _partition(file.account)},
-        "sk": {"S": file.id},
+        **row_key(_partition(file.account), file.id),
         "account": {"S": file.account},
         "key": {"S": file.key},
         "bytes": {"N": str(file.bytes)},

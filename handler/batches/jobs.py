@@ -11,13 +11,11 @@ Each step is one conditional update, so that of any who attempt it one makes it,
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import replace
-from typing import Any
 
 from handler import store
 from handler.batches import files
-from handler.batches.rows import Row, Rows, batch_key, kept, number, of_batches, put_new, text
+from handler.batches.rows import Row, Rows, batch_key, kept, number, of_batches, put_new, row_key, text
 from handler.contract import batches as wire
 from handler.contract import errors
 from handler.contract.batches import Batch, Fault
@@ -144,23 +142,20 @@ class Jobs:
         sets = dict(facts or {})
         if status is not None:
             sets |= {"status": {"S": status}, f"{status}_at": {"N": str(int(self.clock()))}}
-        client = self.rows.client()
-        with store.answering(self.rows.table), suppress(client.exceptions.ConditionalCheckFailedException):
-            update: Any = _update(self.rows.table, account, batch_id, sets, since, condition)
-            return _of(client.update_item(**update, ReturnValues="ALL_NEW")["Attributes"])
-        return None
+        update = _update(account, batch_id, sets, since, condition)
+        row = self.rows.update(update | {"ReturnValues": "ALL_NEW"})
+        return None if row is None else _of(row)
 
     def _end(self, batch: Batch, status: str, since: str, facts: Row, rows: list[Row]) -> bool:
         sets = facts | {"status": {"S": status}, f"{status}_at": {"N": str(int(self.clock()))}}
-        update = _update(self.rows.table, batch.account, batch.id, sets, (since,))
-        opened = {"Key": {name: _open_row(batch)[name] for name in ("pk", "sk")}}
+        update = _update(batch.account, batch.id, sets, (since,))
+        opened = {"Key": _open_key(batch)}
         return self.rows.transact([{"Update": update}, {"Delete": opened}, *(put_new(row) for row in rows)])
 
     def _name(self, batch: Batch, name: str, asked: str) -> Row:
         """The put of what a batch is called by who made it, where nothing is, or what there is has been forgotten."""
         row = {
-            "pk": {"S": f"named#{batch.account}"},
-            "sk": {"S": name},
+            **row_key(f"named#{batch.account}", name),
             "asked": {"S": asked},
             "batch": {"S": batch.id},
             "ttl": {"N": str(batch.created_at + _NAMED_S)},
@@ -174,11 +169,10 @@ class Jobs:
         return put
 
 
-def _update(table: str, account: str, batch_id: str, sets: Row, since: tuple[str, ...], condition: str = "") -> Row:
+def _update(account: str, batch_id: str, sets: Row, since: tuple[str, ...], condition: str = "") -> Row:
     names = {f"#{name}": name for name in sets} | {"#status": "status"}
     states = {f":since{place}": {"S": state} for place, state in enumerate(since)}
     return {
-        "TableName": table,
         "Key": batch_key(account, batch_id),
         "UpdateExpression": "SET " + ", ".join(f"#{name} = :{name}" for name in sets),
         "ConditionExpression": f"#status IN ({', '.join(states)})" + (f" AND {condition}" if condition else ""),
@@ -218,10 +212,9 @@ def _of(row: Row) -> Batch:
     )
 
 
+def _open_key(batch: Batch) -> Row:
+    return row_key(OPEN, f"{batch.expires_at}#{batch.account}#{batch.id}")
+
+
 def _open_row(batch: Batch) -> Row:
-    return {
-        "pk": {"S": OPEN},
-        "sk": {"S": f"{batch.expires_at}#{batch.account}#{batch.id}"},
-        "account": {"S": batch.account},
-        "batch": {"S": batch.id},
-    }
+    return {**_open_key(batch), "account": {"S": batch.account}, "batch": {"S": batch.id}}

@@ -16,6 +16,7 @@ import random
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from handler import store
@@ -52,8 +53,12 @@ def of_batches(account: str) -> str:
     return f"batch#{account}"
 
 
+def row_key(pk: str, sk: str) -> Row:
+    return {"pk": {"S": pk}, "sk": {"S": sk}}
+
+
 def batch_key(account: str, batch_id: str) -> Row:
-    return {"pk": {"S": of_batches(account)}, "sk": {"S": batch_id}}
+    return row_key(of_batches(account), batch_id)
 
 
 def kept(batch: Batch) -> Row:
@@ -77,13 +82,12 @@ class Rows:
         if not 0 < len(sk.encode()) <= _LONGEST:
             return None
         with store.answering(self.table):
-            key = {"pk": {"S": pk}, "sk": {"S": sk}}
-            return self.client().get_item(TableName=self.table, Key=key, ConsistentRead=True).get("Item")
+            return self.client().get_item(TableName=self.table, Key=row_key(pk, sk), ConsistentRead=True).get("Item")
 
     def pages(self, pk: str, after: str | None = None, *, ascending: bool = True, size: int = 1000) -> Iterator[Row]:
         """The rows of a partition behind `after`, read some at a time."""
         behind = (after or "").encode()[:_LONGEST].decode(errors="ignore")
-        start: Row | None = {"pk": {"S": pk}, "sk": {"S": behind}} if behind else None
+        start: Row | None = row_key(pk, behind) if behind else None
         while True:
             more: Any = {"ExclusiveStartKey": start} if start else {}
             with store.answering(self.table):
@@ -108,8 +112,16 @@ class Rows:
     def delete(self, pk: str, sk: str) -> Row | None:
         """Remove a row; what it was."""
         with store.answering(self.table):
-            key: Any = {"pk": {"S": pk}, "sk": {"S": sk}}
-            return self.client().delete_item(TableName=self.table, Key=key, ReturnValues="ALL_OLD").get("Attributes")
+            answer = self.client().delete_item(TableName=self.table, Key=row_key(pk, sk), ReturnValues="ALL_OLD")
+            return answer.get("Attributes")
+
+    def update(self, change: Any) -> Row | None:
+        """Change a row, or make it, by the fields of an UpdateItem; what it asks to be returned, None where its
+        condition does not hold."""
+        client = self.client()
+        with store.answering(self.table), suppress(client.exceptions.ConditionalCheckFailedException):
+            return client.update_item(TableName=self.table, **change).get("Attributes", {})
+        return None
 
     def transact(self, parts: list[Any]) -> bool:
         """All of it, or none: False where a condition does not hold. botocore gives it a token, by which a second

@@ -9,12 +9,10 @@ hour and not recorded by then is taken off the month (billing/corrections.py).
 """
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from handler import store
-from handler.batches.rows import Row, Rows, kept
+from handler.batches.rows import Row, Rows, kept, row_key
 from handler.billing import fields
 from handler.contract.batches import Batch
 from handler.payers import Payer
@@ -27,10 +25,10 @@ class Takings:
     `now`: Unix seconds."""
 
     def __init__(self, rows: Rows, batch: Batch, shard: int, payer: Payer, now: float) -> None:
-        self._rows, self._key = rows, {"pk": {"S": f"taken#{batch.id}"}, "sk": {"S": f"{shard:08}"}}
+        self._rows, self._key = rows, (f"taken#{batch.id}", f"{shard:08}")
         self._at, self._counted = {"N": repr(now)}, set[int]()
         if payer.caller.limits.monthly or payer.caller.account_limits.monthly:
-            self._begin(now, self._key | {"at": self._at, "ttl": kept(batch)})
+            self._begin(now, row_key(*self._key) | {"at": self._at, "ttl": kept(batch)})
         self.payer = replace(payer, time=datetime.fromtimestamp(float(self._at["N"]), UTC))
 
     def of(self, lines: Sequence[int]) -> "Lines":
@@ -44,19 +42,18 @@ class Takings:
         """All lines from one to another have been counted, or never will be. Where another execution has begun another
         row, it does not count on it."""
         self._counted.update(range(first, last + 1))
-        client = self._rows.client()
-        with store.answering(self._rows.table), suppress(client.exceptions.ConditionalCheckFailedException):
-            client.update_item(
-                TableName=self._rows.table,
-                Key=self._key,
-                UpdateExpression="ADD #lines :lines",
-                ConditionExpression="#at = :at",
-                ExpressionAttributeNames={"#lines": "lines", "#at": "at"},
-                ExpressionAttributeValues={":lines": {"SS": [f"{first}-{last}"]}, ":at": self._at},
-            )
+        self._rows.update(
+            {
+                "Key": row_key(*self._key),
+                "UpdateExpression": "ADD #lines :lines",
+                "ConditionExpression": "#at = :at",
+                "ExpressionAttributeNames": {"#lines": "lines", "#at": "at"},
+                "ExpressionAttributeValues": {":lines": {"SS": [f"{first}-{last}"]}, ":at": self._at},
+            }
+        )
 
     def _begin(self, now: float, new: Row) -> None:
-        row = self._rows.get(self._key["pk"]["S"], self._key["sk"]["S"])
+        row = self._rows.get(*self._key)
         if row is None or fields.closed(float(row["at"]["N"]), now + _LASTS_S):
             self._rows.put(new)
             return
@@ -74,9 +71,6 @@ class Lines:
 
     def __contains__(self, place: int) -> bool:
         return self._takings.has(self._lines[place])
-
-    def add(self, place: int) -> None:
-        self.update([place])
 
     def update(self, places: Sequence[int]) -> None:
         self._takings.note(self._lines[places[0]], self._lines[places[-1]])
