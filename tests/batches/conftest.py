@@ -5,12 +5,14 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import boto3
 import openai
 import pytest
 
 from handler.billing.keytext import digest
+from handler.engine.engine import Engine
 from handler.events.messages import Messages
 from handler.service import Service
 from handler.settings import Settings
@@ -136,3 +138,16 @@ def behind(server_works: Works) -> Iterator[None]:
     yield
     over.set()
     thread.join()
+
+
+@pytest.fixture
+def failing_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The third time that texts are encoded, there is no memory."""
+    encode, calls = Engine.encode, iter(range(100))
+
+    def failing(self: Engine, *args: Any) -> Any:
+        if next(calls) == 2:
+            raise MemoryError
+        return encode(self, *args)
+
+    monkeypatch.setattr(Engine, "encode", failing)

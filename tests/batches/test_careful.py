@@ -27,8 +27,7 @@ def test_of_the_shards_of_a_process_one_goes_line_by_line_and_alone_is_told_of_i
 ) -> None:
     """Each a line, as those of 2,048 inputs are: the shards of a process that one of them ends come again together."""
     batch = works.submit(line(str(n), "word " * 250) for n in range(3))
-    works.plans.deliver(works.planner)
-    first, *others = works.shards.messages()
+    first, *others = works.received(3)
     assert len(others) == 2
     answer, begun, told = executing.Worker._answer, threading.Event(), threading.Event()
 
@@ -38,8 +37,6 @@ def test_of_the_shards_of_a_process_one_goes_line_by_line_and_alone_is_told_of_i
         return answer(self, group, takings, deadline)
 
     monkeypatch.setattr(executing.Worker, "_answer", hanging)
-    for each in (first, *others):
-        each["attributes"]["ApproximateReceiveCount"] = "3"
     with ThreadPoolExecutor(1) as pool:
         under_way = pool.submit(works.executor, {"Records": [first]}, None)
         try:
@@ -61,10 +58,9 @@ def test_a_message_is_not_tried_alone_beside_a_shard_that_would_be_blamed_for_it
 ) -> None:
     """Both come again as long after as before, and would meet each time."""
     batch = works.submit([line("1")])
-    works.plans.deliver(works.planner)
-    [message] = works.shards.messages()
+    [message] = works.received(3)
     suspect, good, refused = post.message("once more"), post.message("good"), post.message(body=None)
-    for each in (message, suspect, refused):
+    for each in (suspect, refused):
         each["attributes"]["ApproximateReceiveCount"] = "3"
     answer, met = executing.Worker._answer, list[list[str]]()
 
@@ -115,10 +111,7 @@ def test_a_line_for_which_others_left_no_time_is_not_late(works: Works) -> None:
 def test_a_line_for_which_a_wait_left_no_time_is_not_late(works: Works, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another shard of the process goes line by line before this one, and nothing of its file is open meanwhile."""
     batch = works.submit(line(str(n), "word " * 250) for n in range(2))
-    works.plans.deliver(works.planner)
-    first, second = works.shards.messages()
-    for each in (first, second):
-        each["attributes"]["ApproximateReceiveCount"] = "3"
+    first, second = works.received(3)
     answer, embed, read = executing.Worker._answer, Bulk.answer, Bucket.read
     begun, told, opened = threading.Event(), threading.Event(), list[float]()
 

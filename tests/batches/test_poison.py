@@ -76,9 +76,7 @@ def test_a_line_that_fails_for_good_without_ending_its_function_is_its_own_error
 def test_an_engine_that_fails_at_every_text_is_no_lines_fault(works: Works, monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPU that has failed once fails each run, until its process ends."""
     batch = works.submit(line(str(n)) for n in range(5))
-    works.plans.deliver(works.planner)
-    [message] = works.shards.messages()
-    message["attributes"]["ApproximateReceiveCount"] = "3"
+    [message] = works.received(3)
 
     def failing(*_: Any) -> Any:
         raise RuntimeError
@@ -96,8 +94,7 @@ def test_a_line_since_which_the_engine_fails_at_every_text_is_dead_in_the_end(
 ) -> None:
     """And the process as good as ended: another begins with an engine that is well."""
     batch = works.submit(line(str(n), "poison" if n == 2 else "the quick brown fox") for n in range(5))
-    works.plans.deliver(works.planner)
-    [message] = works.shards.messages()
+    [message] = works.received(3)
     [poison] = works.service.bulk._engine.tokens.encode(["poison"])
     encode, ill = Engine.encode, threading.Event()
 
@@ -119,19 +116,10 @@ def test_a_line_since_which_the_engine_fails_at_every_text_is_dead_in_the_end(
     assert done.errors["2"]["response"]["status_code"] == 500
 
 
-def test_a_line_that_fails_once_is_tried_again(works: Works, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("failing_once")
+def test_a_line_that_fails_once_is_tried_again(works: Works) -> None:
     batch = works.submit(line(str(n)) for n in range(5))
-    works.plans.deliver(works.planner)
-    [message] = works.shards.messages()
-    message["attributes"]["ApproximateReceiveCount"] = "3"
-    encode, calls = Engine.encode, iter(range(100))
-
-    def failing(self: Engine, *args: Any) -> Any:
-        if next(calls) == 2:
-            raise MemoryError
-        return encode(self, *args)
-
-    monkeypatch.setattr(Engine, "encode", failing)
+    [message] = works.received(3)
     assert works.executor({"Records": [message]}, None) == {"batchItemFailures": []}
     works.until_quiet()
     works.whole(batch, map(str, range(5)))
@@ -143,9 +131,7 @@ def test_a_line_that_there_was_no_time_or_no_store_for_has_not_ended_its_functio
 ) -> None:
     """The line under way is taken back by then, whatever still refers to it."""
     batch = works.submit(line(str(n)) for n in range(5))
-    works.plans.deliver(works.planner)
-    [message] = works.shards.messages()
-    message["attributes"]["ApproximateReceiveCount"] = "3"
+    [message] = works.received(3)
     answer, calls = executing.Worker._answer, iter(range(100))
 
     def failing(self: executing.Worker, group: Any, takings: Takings, deadline: float | None) -> list[Answered]:
@@ -170,8 +156,7 @@ def test_another_message_of_a_shard_goes_on_line_by_line_with_what_is_known_of_i
 ) -> None:
     """The hour sends anew what lies among the dead letters, and a new message has not been received before."""
     batch = works.submit(line(str(n), "poison" if n == 2 else "the quick brown fox") for n in range(4))
-    works.plans.deliver(works.planner)
-    [message] = works.shards.messages()
+    [message] = works.received(3)
     for received in (3, 4, 1, 1):
         message["attributes"]["ApproximateReceiveCount"] = str(received)
         with pytest.raises(KilledError):

@@ -18,7 +18,6 @@ from handler.billing.records import time_of
 from handler.billing.recount import Recount
 from handler.bulk import Answered, Bulk, _Work
 from handler.contract.limits import Limits
-from handler.engine.engine import Engine
 from tests.batches.works import KilledError, Works, line, survive
 from tests.stack.ministack import Tables
 
@@ -208,22 +207,13 @@ def test_an_attempt_when_the_hour_of_the_one_before_may_be_closed_counts_anew(
 
 
 @pytest.mark.parametrize("room", [5, 25])
+@pytest.mark.usefixtures("failing_once")
 def test_a_line_that_is_tried_twice_is_counted_once(
-    works: Works, tables: Tables, limited: Callable[[int], None], monkeypatch: pytest.MonkeyPatch, room: int
+    works: Works, tables: Tables, limited: Callable[[int], None], room: int
 ) -> None:
     limited(4 * room)
-    encode, calls = Engine.encode, iter(range(100))
-
-    def failing(self: Engine, *args: Any) -> Any:
-        if next(calls) == 2:
-            raise MemoryError
-        return encode(self, *args)
-
     batch = works.submit(line(str(n)) for n in range(5))
-    works.plans.deliver(works.planner)
-    [message] = works.shards.messages()
-    message["attributes"]["ApproximateReceiveCount"] = "3"
-    monkeypatch.setattr(Engine, "encode", failing)
+    [message] = works.received(3)
     assert works.executor({"Records": [message]}, None) == {"batchItemFailures": []}
     works.until_quiet()
     works.whole(batch, map(str, range(5)))

@@ -101,6 +101,14 @@ class Works:
         caller = self.service.payers.of_batch(self.account, self.key_hash, datetime.now(UTC)).caller
         return self.desk.create(Asked(file.id, None, LONGEST_S), caller, self.key_hash, None)[0]
 
+    def received(self, times: int) -> list[dict[str, Any]]:
+        """The shards' messages of what is planned now, as each is when it comes for that time."""
+        self.plans.deliver(self.planner)
+        found = self.shards.messages()
+        for message in found:
+            message["attributes"]["ApproximateReceiveCount"] = str(times)
+        return found
+
     def deliver(self) -> int:
         """Give what is in the queues to who takes it; how many messages were done with."""
         return _deliver(self.plans, self.planner) + _deliver(self.shards, self.executor)
