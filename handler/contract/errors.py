@@ -10,10 +10,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-# `sk-` and what follows it, each character as it is or percent-encoded, once or many times over.
+# `sk-` and what follows it, each character as it is or percent-encoded, once or many times over. In either case: a
+# client writes methods in capitals, a proxy the names of hosts in small letters, and most of a key is left then.
 _CODED = "%(?:25)*"
 _KEYS = re.compile(
-    f"(?:s|{_CODED}73)(?:k|{_CODED}6[Bb])(?:-|{_CODED}2[Dd])(?:[0-9A-Za-z_-]|{_CODED}[2-7][0-9A-Fa-f]){{8,}}"
+    f"(?:s|{_CODED}[57]3)(?:k|{_CODED}[46]b)(?:-|{_CODED}2d)(?:[0-9a-z_-]|{_CODED}[2-7][0-9a-f]){{8,}}", re.IGNORECASE
 )
 _ECHO = 64  # values of the client's are cut at this many characters
 _OURS = {"values"}  # not the client's: what is supported

@@ -316,10 +316,11 @@ def test_a_key_in_the_wrong_place_is_in_no_message_and_no_log(
         http.get(f"/v1/models/{inference_key.replace('-', '%252D')}"),
         http.get(f"/v1/models/%25252573k%252D{inference_key[3:]}"),
         http.get(f"/v1/models/{'x' * 230}{inference_key}"),  # the log cuts a path within it
-        http.request(inference_key, "/health"),
+        http.get(f"/v1/models/{inference_key.upper().replace('K', '%4B')}"),
+        http.request(inference_key, "/health"),  # httpx sends a method in capitals
     ):
-        assert inference_key[3:20] not in answer.text
-    assert inference_key[3:8] not in plain.log
+        assert inference_key[3:12].lower() not in answer.text.lower()
+    assert inference_key[3:12].lower() not in plain.log.lower()
 
 
 def test_a_clients_own_name_of_a_request_is_logged_and_forges_no_line(http: httpx.Client, plain: PlainServer) -> None:
