@@ -30,7 +30,8 @@ def is_complete(folder: Path, model: Model, precision: str, *, with_cl100k: bool
         manifest.check(found, folder, hashes=False)
     except manifest.LayerError:
         return False
-    if with_cl100k and manifest.CL100K not in found.files:
+    names = facts.names(model, target) | ({manifest.CL100K} if with_cl100k else set())
+    if not names <= found.files.keys():
         return False
     wanted = (model.id, model.revision, model.geometry.layers, target, precision)
     return (found.id, found.revision, found.layers, found.target, found.asked) == wanted

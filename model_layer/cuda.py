@@ -26,7 +26,7 @@ import numpy.typing as npt
 from onnx import TensorProto
 
 from handler.engine.manifest import WEIGHTS
-from model_layer import quantize
+from model_layer import fp32, quantize
 from model_layer.arrays import POSITIONS, WORDS, Arrays
 from model_layer.catalog import Model
 from model_layer.graph import FIRST_POSITION, GROUPS, save
@@ -40,7 +40,7 @@ _FLOOR = 1e-12  # of a vector's length, as torch's `normalize` has it
 
 
 def write(source: Source, model: Model, folder: Path, weights: str, progress: Callable[[str], None]) -> None:
-    """Write GRAPH and WEIGHTS into the folder. `weights`: "fp16" or "int8"."""
+    """Write GRAPH, FP32 and WEIGHTS into the folder. `weights`: "fp16" or "int8"."""
     geometry = model.geometry
     with Writer(folder / WEIGHTS) as graph:
         encoding = _Encoding(graph, source, model, int8=weights == "int8")
@@ -53,6 +53,7 @@ def write(source: Source, model: Model, folder: Path, weights: str, progress: Ca
         graph.output("token_states", graph.op("Unsqueeze", exact, graph.constant("row_axis", [0])))
         graph.output("dense", encoding.pooled(states, exact))
         save(graph, folder, geometry)
+    fp32.write(folder)
 
 
 class _Encoding:

@@ -7,19 +7,19 @@ from pathlib import Path
 import onnxruntime
 
 from handler.engine import manifest, packing
-from handler.engine.manifest import CL100K, GRAPH, PACKED, TOKENIZER, UNIGRAM, WEIGHTS, Manifest
+from handler.engine.manifest import CL100K, FP32, GRAPH, PACKED, TOKENIZER, UNIGRAM, WEIGHTS, Manifest
 from model_layer import cl100k, encoder, graph, heads, parity, tokenizer
 from model_layer.catalog import Model
 from model_layer.checkpoint import Provenance
 
 _ALWAYS = {GRAPH, WEIGHTS, TOKENIZER, parity.REFERENCE}
 _HEADS = {heads.GRAPH, heads.WEIGHTS}
-NAMES = {manifest.NAME, CL100K, UNIGRAM, PACKED, *_ALWAYS, *_HEADS}  # that a file of a layer can have
+NAMES = {manifest.NAME, CL100K, UNIGRAM, PACKED, FP32, *_ALWAYS, *_HEADS}  # that a file of a layer can have
 
 
-def names(model: Model) -> set[str]:
+def names(model: Model, target: str) -> set[str]:
     """The files of a layer of this model, beside its manifest and what depends on the tokenizer and the build."""
-    return _ALWAYS | _HEADS if model.heads else _ALWAYS
+    return _ALWAYS | (_HEADS if model.heads else set()) | ({FP32} if target == "cuda" else set())
 
 
 def describe(model: Model, layer: Path, asked: str, origin: Provenance) -> Manifest:

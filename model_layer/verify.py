@@ -9,7 +9,7 @@ import numpy as np
 
 from handler.engine import manifest
 from handler.engine.manifest import GRAPH, TOKENIZER, UNIGRAM, Manifest
-from model_layer import cl100k, encoder, facts, heads, packed, parity, run, unigram
+from model_layer import cl100k, encoder, facts, fp32, heads, packed, parity, run, unigram
 from model_layer.catalog import MODELS
 from model_layer.checkpoint import provenance
 from model_layer.writer import floats
@@ -43,7 +43,7 @@ def _names(found: Manifest, folder: Path) -> Iterator[str]:
     if (model := MODELS.get(found.id)) is None:
         yield f"{found.id} is no model of the catalog"
         return
-    wanted, there = facts.names(model), {path.name for path in folder.iterdir()} - {manifest.NAME}
+    wanted, there = facts.names(model, found.target), {path.name for path in folder.iterdir()} - {manifest.NAME}
     optional = {manifest.CL100K, manifest.UNIGRAM}
     if missing := wanted - found.files.keys():
         yield f"{', '.join(sorted(missing))}: not there, and {model.id} has it"
@@ -73,6 +73,7 @@ def _facts(found: Manifest, folder: Path) -> Iterator[str]:
         yield f"{UNIGRAM} is not what {TOKENIZER} makes it"
 
     yield from packed.faults(folder, found.onnxruntime)
+    yield from fp32.faults(folder)
 
     expected = facts.describe(model, folder, found.asked, provenance(model, found.sources))
     expected = replace(expected, created=found.created, parity=found.parity, files=found.files)

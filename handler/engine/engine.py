@@ -12,9 +12,11 @@ from functools import partial
 
 from handler.engine import cpu
 from handler.engine.calls import DeadlineError, Matrix, NonFiniteVectorError
+from handler.engine.finite import Finite
 from handler.engine.layer import Layer
+from handler.engine.manifest import FP32
 from handler.engine.pace import Pace
-from handler.engine.session import Session, open_packed, open_session
+from handler.engine.session import Session, open_fp32, open_packed, open_session
 from handler.engine.sessions import Sessions
 from handler.engine.targets import CPU, TARGETS, Target
 from handler.engine.tokens import Tokens
@@ -64,6 +66,8 @@ class Engine:
             tokens = Tokens(layer.folder)
             read = time.perf_counter()
             session = loading.result()
+        if FP32 in layer.manifest.files:
+            session = Finite(session, partial(open_fp32, layer))
         opened = time.perf_counter()
         alone = layer.manifest.activation_scales == "dynamic"  # scales are by what is in a run
         dimensions = layer.manifest.dimensions

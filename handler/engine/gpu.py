@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from handler.engine.manifest import LayerError
+from handler.engine.manifest import FP32, LayerError
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +68,10 @@ def open_session(onnxruntime: Any, graph: Path, options: Any) -> Any:
             f"{graph} is for a GPU, and onnxruntime {version} here is the build for CPUs. Install onnxruntime-gpu "
             "in its place, or build the CPU's layer, without --target cuda."
         )
+    if graph.name == FP32:
+        # Else all matrices would be kept in fp32; each has to be there for as long as its product takes. To disable
+        # ConstantFolding by its name changes nothing (1.31).
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     onnxruntime.preload_dlls(cudnn=False, directory="")  # the CUDA libraries that pip has installed
     try:
         session = onnxruntime.InferenceSession(str(graph), options, providers=[(PROVIDER, OPTIONS)])

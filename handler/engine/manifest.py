@@ -4,7 +4,8 @@ A layer is a folder with `manifest.json`, `model.onnx` (the graph), `weights.bin
 `tokenizer.json`, `reference.npz` (texts and unquantized vectors that the recorded parity was measured on) and, where
 the model has them, `heads.onnx` (from `token_states` to `sparse` and `multi_vector`). For a faster start it has
 `packed.onnx` (the graph with int8 matrices as onnxruntime reads them, also in `weights.bin`) and of a large vocabulary
-`unigram.json` (a form that is read at once); and `cl100k_base.tiktoken`, if it was not built without.
+`unigram.json` (a form that is read at once); for CUDA `fp32.onnx` (the graph in fp32 arithmetic, on the same weights);
+and `cl100k_base.tiktoken`, if it was not built without.
 """
 
 import hashlib
@@ -18,7 +19,7 @@ from typing import Any, get_args, get_origin
 NAME = "manifest.json"
 FORMAT = 5
 GRAPH, WEIGHTS, TOKENIZER = "model.onnx", "weights.bin", "tokenizer.json"
-PACKED, UNIGRAM = "packed.onnx", "unigram.json"
+PACKED, UNIGRAM, FP32 = "packed.onnx", "unigram.json", "fp32.onnx"
 CL100K = "cl100k_base.tiktoken"
 LATEST = 253_402_300_799  # Unix seconds of the last moment that Python has a date for
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from handler.engine import gpu, packing
 from handler.engine.layer import Layer
-from handler.engine.manifest import GRAPH, PACKED, LayerError
+from handler.engine.manifest import FP32, GRAPH, PACKED, LayerError
 from handler.engine.packing import PROBE_IDS, PROBE_VECTOR
 
 log = logging.getLogger(__name__)
@@ -60,6 +60,13 @@ def open_packed(layer: Layer, threads: int, *, spin: bool) -> Session | None:
             return session
         log.error("this processor reads packed matrices otherwise: %s packs its own", layer.folder / GRAPH)
     return None
+
+
+def open_fp32(layer: Layer) -> Session:
+    """A session in fp32 arithmetic on a GPU's layer, with the layer's weights a second time; LayerError where it cannot
+    be made."""
+    opened: Session = gpu.open_session(_onnxruntime(), layer.folder / FP32, _options(1, spin=False))
+    return opened
 
 
 def _onnxruntime() -> Any:

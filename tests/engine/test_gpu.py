@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from onnxruntime import GraphOptimizationLevel
 
 from handler.engine import engine as engines
 from handler.engine import gpu, manifest, session
 from handler.engine.engine import Engine
 from handler.engine.layer import Layer, open_layer
-from handler.engine.manifest import GRAPH, LayerError
+from handler.engine.manifest import FP32, GRAPH, LayerError
 from handler.engine.pace import Pace
 from handler.engine.targets import CPU, CUDA
 from handler.settings import Settings
@@ -127,7 +128,7 @@ class Runtime(SimpleNamespace):
     """onnxruntime's build for GPUs; `opened`: the provider that a session has come to."""
 
     def __init__(self, opened: str) -> None:
-        super().__init__(__version__="1.31.1", asked=[], loaded=[])
+        super().__init__(__version__="1.31.1", asked=[], loaded=[], GraphOptimizationLevel=GraphOptimizationLevel)
         self._opened = opened
 
     def SessionOptions(self) -> Any:  # noqa: N802
@@ -139,8 +140,8 @@ class Runtime(SimpleNamespace):
     def preload_dlls(self, **options: Any) -> None:
         self.loaded.append(options)
 
-    def InferenceSession(self, graph: str, _options: Any, providers: Any, **_: Any) -> Any:  # noqa: N802
-        self.asked.append((graph, providers))
+    def InferenceSession(self, graph: str, options: Any, providers: Any, **_: Any) -> Any:  # noqa: N802
+        self.asked.append((graph, providers, getattr(options, "graph_optimization_level", None)))
         return SimpleNamespace(get_providers=lambda: [self._opened])
 
 
@@ -152,8 +153,13 @@ def test_a_gpus_session_is_on_the_gpu_and_nowhere_else(for_cuda: Path, monkeypat
     runtime = Runtime(gpu.PROVIDER)
     monkeypatch.setattr(session, "_onnxruntime", lambda: runtime)
     session.open_session(opened(for_cuda), 1, spin=False, packed=True)
-    assert runtime.asked == [(str(for_cuda / GRAPH), [(gpu.PROVIDER, gpu.OPTIONS)])]
-    assert runtime.loaded == [{"cudnn": False, "directory": ""}]
+    session.open_fp32(opened(for_cuda))
+    provider = [(gpu.PROVIDER, gpu.OPTIONS)]
+    assert runtime.asked == [
+        (str(for_cuda / GRAPH), provider, None),
+        (str(for_cuda / FP32), provider, GraphOptimizationLevel.ORT_DISABLE_ALL),  # or all matrices would stay in fp32
+    ]
+    assert runtime.loaded == 2 * [{"cudnn": False, "directory": ""}]
 
 
 def test_a_session_that_has_fallen_back_to_the_cpu_is_none(for_cuda: Path, monkeypatch: pytest.MonkeyPatch) -> None:

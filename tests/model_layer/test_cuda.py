@@ -3,6 +3,7 @@
 import re
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,13 @@ import pytest
 from onnx import TensorProto
 
 from handler.engine import manifest
-from handler.engine.manifest import GRAPH, WEIGHTS
-from model_layer import build, cuda, encoder, parity, quantize, run, standin, verify
+from handler.engine.manifest import FP32, GRAPH, WEIGHTS
+from model_layer import build, cuda, encoder, graph, parity, quantize, run, standin, verify
 from model_layer.catalog import MODELS, Model, Texts, Thresholds
 from model_layer.facts import files
 from model_layer.offsets import Offsets
 from model_layer.run import Outputs
-from model_layer.sources import open_source
+from model_layer.sources import Source, open_source
 from model_layer.writer import Writer, floats
 from tests.model_layer.small import EASY, REFERENCE, make
 
@@ -118,6 +119,51 @@ def test_a_text_sees_nothing_of_its_company(weights: str, minilm_cuda: dict[str,
 
 
 @pytest.mark.parametrize("weights", COSINE)
+def test_its_graph_in_fp32_makes_the_same_vectors(weights: str, minilm_cuda: dict[str, Path]) -> None:
+    texts = [np.random.default_rng(length).integers(1000, 20000, length) for length in (7, 130, 2, 64)]
+    feed, outputs = run.feed(*texts), ["dense", "token_states"]
+    half, exact = (run.session(minilm_cuda[weights] / name).run(outputs, feed) for name in (GRAPH, FP32))
+    assert np.einsum("ij,ij->i", half[0], exact[0]).min() > 0.99999
+    assert np.abs(half[1] - exact[1]).max() < 0.02
+
+
+class Loud:
+    """A source of which one matrix is so large that its products leave fp16's range, and it does not."""
+
+    def __init__(self, source: Source) -> None:
+        self._source, self.tokenizer = source, source.tokenizer
+
+    def tensor(self, name: str, *shape: int) -> np.ndarray:
+        array = self._source.tensor(name, *shape)
+        return array * 5e3 if name == "encoder.layer.3.output.dense.weight" else array
+
+
+@pytest.mark.parametrize("weights", COSINE)
+def test_states_that_leave_fp16s_range_have_a_vector_in_fp32(weights: str, tmp_path: Path) -> None:
+    source = Loud(open_source(MINILM, HOUSE / "model_layer/out/sources")[0])
+    cuda.write(source, MINILM, tmp_path, weights, lambda _: None)
+    (tmp_path / "reference").mkdir()
+    graph.write(source, MINILM, tmp_path / "reference", None, lambda _: None)
+    feed = run.feed(*(np.random.default_rng(length).integers(1000, 20000, length) for length in (7, 130, 2, 64)))
+
+    half, exact, reference = (
+        run.session(path).run(["dense"], feed)[0]
+        for path in (tmp_path / GRAPH, tmp_path / FP32, tmp_path / "reference" / GRAPH)
+    )
+    assert not np.isfinite(half).all(axis=1).any()
+    assert np.einsum("ij,ij->i", exact, reference).min() > {"fp16": 0.99999, "int8": 0.999}[weights]
+
+
+def test_in_fp32_the_arithmetic_is_that_and_the_weights_are_the_same_bytes(minilm_cuda: dict[str, Path]) -> None:
+    half, exact = (onnx.load(minilm_cuda["fp16"] / name, load_external_data=False).graph for name in (GRAPH, FP32))
+    assert exact.initializer == half.initializer
+    inferred = onnx.shape_inference.infer_shapes(onnx.load(minilm_cuda["fp16"] / FP32, load_external_data=False))
+    kinds = {each.name: each.type.tensor_type.elem_type for each in inferred.graph.value_info}
+    halves = {name for name, kind in kinds.items() if kind == TensorProto.FLOAT16}
+    assert halves == {node.input[0] for node in exact.node if node.op_type == "Cast" and node.input[0] in halves}
+
+
+@pytest.mark.parametrize("weights", COSINE)
 def test_bge_m3s_geometry_agrees_with_fp32(weights: str, small_cuda: dict[str, Path]) -> None:
     figures = manifest.load(small_cuda[weights]).parity
     assert figures["mean_cosine"] >= {"fp16": 0.9999, "int8": 0.999}[weights]
@@ -184,6 +230,30 @@ def test_of_such_a_layer_nothing_is_packed(small_cuda: dict[str, Path], tmp_path
     facts = replace(manifest.load(layer), files=files(layer))
     replace(facts, files={name: each for name, each in facts.files.items() if name != manifest.NAME}).save(layer)
     assert "packed.onnx: no file of a layer" in "\n".join(verify.faults(layer)[0])
+
+
+def test_the_graph_in_fp32_belongs_to_the_other(
+    small_cuda: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(MODELS, "bge-m3", EASY)
+    layer = Path(shutil.copytree(small_cuda["fp16"], tmp_path / "layer"))
+    facts = manifest.load(layer)
+    wide = onnx.load(layer / FP32, load_external_data=False)
+    next(node for node in wide.graph.node if node.op_type == cuda.NORM).attribute[0].f = 0.5
+    (layer / FP32).write_bytes(wide.SerializeToString())
+
+    def told() -> str:
+        there = {name: each for name, each in files(layer).items() if name != manifest.NAME}
+        replace(facts, files=there).save(layer)
+        return "\n".join(verify.faults(layer)[0])
+
+    assert "fp32.onnx is not model.onnx in fp32 arithmetic" in told()
+    (layer / FP32).unlink()
+    assert "fp32.onnx: not there, and bge-m3 has it" in told()
+    told()
+    is_complete = partial(build.is_complete, model=EASY, precision="fp16", with_cl100k=False, target="cuda")
+    assert not is_complete(layer), "so that `build` makes it again"
+    assert is_complete(small_cuda["fp16"])
 
 
 def test_a_layer_that_is_not_exact_enough_is_not_built(tmp_path: Path) -> None:

@@ -1,5 +1,5 @@
-"""Ours on a GPU, in fp16 and with 8-bit weights, against sentence-transformers in fp16 on torch (sdpa): the same seeded
-weights of bge-m3's geometry, the same token lists, taking turns, in one table.
+"""Ours on a GPU, in fp16, with 8-bit weights and in fp32 arithmetic, against sentence-transformers in fp16 on torch
+(sdpa): the same seeded weights of bge-m3's geometry, the same token lists, taking turns, in one table.
 
 Weights are drawn, graphs written, and float32 vectors to compare with made by onnxruntime's CPU provider, in a folder
 that is gone afterwards. The exit status is 1 where vectors of ours are further from float32's than they may be; no time
@@ -24,8 +24,7 @@ from tests.benchmarks import bound, machine
 from tests.benchmarks.bound import Peaks
 from tests.benchmarks.gpu import table
 from tests.benchmarks.gpu.materials import Materials
-from tests.benchmarks.gpu.peers import INT8, LOADS, PEERS
-from tests.benchmarks.peers import OURS
+from tests.benchmarks.gpu.peers import COSINES, LOADS, PEERS
 from tests.benchmarks.process import Matrix, Worker, WorkerError, prepare
 from tests.benchmarks.rounds import Entry, take_turns
 from tests.benchmarks.table import Result
@@ -38,7 +37,7 @@ _SMALL = replace(_BGE_M3.geometry, vocabulary=1000, hidden=128, heads=2, interme
 
 def main(arguments: Sequence[str] | None = None) -> int:
     asked = _parser().parse_args(arguments)
-    asked.peers = asked.peers or ([OURS, INT8] if asked.cpu else [*PEERS])
+    asked.peers = asked.peers or ([*COSINES] if asked.cpu else [*PEERS])
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no halted worker stays behind
     start = time.monotonic()
 

@@ -1,5 +1,6 @@
-"""Ours on a graph alone, without tokenizer and manifest: `options["precision"]` of `options["graphs"]`, on the GPU or,
-where there is none, on the CPU with its stand-in. Texts share runs as in the engine."""
+"""Ours on a graph alone, without tokenizer and manifest: `options["graph"]` in the folder that `options["graphs"]` has
+for `options["precision"]`, on the GPU or, where there is none, on the CPU with its stand-in. Texts share runs as in the
+engine."""
 
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,9 @@ from tests.benchmarks.workers.serve import Loaded, Options, main
 
 
 def load(options: Options) -> Loaded:
-    graph, dimensions = Path(options["graphs"][options["precision"]]) / GRAPH, options["dimensions"]
+    folder, dimensions = Path(options["graphs"][options["precision"]]), options["dimensions"]
     pace = Pace(dimensions, CUDA.together, target=CUDA)
-    sessions = Sessions(_session(graph, options))
+    sessions = Sessions(_session(folder / options.get("graph", GRAPH), options))
     turns = Turns(sessions, dimensions, pace, CUDA.together, 1, CUDA.texts)
     return Loaded(lambda texts, _: turns.vectors(texts, None))
 
