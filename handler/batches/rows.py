@@ -8,6 +8,7 @@
     shards#batch_…      00000007        a shard that is done
     taken#batch_…       00000007        what of a month's quota it has taken (takings.py)
     careful#batch_…     00000007        the line that a shard is at, if it goes line by line (careful.py)
+    careful#SQS's id    message         a message that is tried alone, likewise
 
 Ids begin with their time, so that a page of an account's newest is one query.
 """

@@ -7,12 +7,13 @@ from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from functools import partial
 from math import inf
 from typing import Any
 
 from handler.batches import careful, plan
 from handler.batches.bucket import GoneError
-from handler.batches.careful import BusyError, Careful, EndedError, Fate
+from handler.batches.careful import BusyError, Careful, Fate
 from handler.batches.done import Progress
 from handler.batches.groups import Asked, Group, one_by_one, together
 from handler.batches.lines import Line
@@ -24,7 +25,6 @@ from handler.contract import errors
 from handler.contract.batches import Batch
 from handler.engine.engine import DeadlineError
 from handler.payers import Payer
-from handler.store import StoreUnavailableError
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,6 @@ _GROUPS = 3  # under way: while the engine has two of them, one is read or writt
 _CAREFUL = 3  # received so often, it goes line by line
 _WAITS = 1 / 3  # of an execution's time, as long as a shard takes, for another that goes line by line in its process
 _MUCH = 1 / 20  # of it: one that has waited so long had not all its time
-_ATTEMPTS = 2  # at a line alone, which fails where other texts do not
 
 Embed = Callable[[Sequence[Mapping[str, Any]], Payer, float | None, Counted], list[Answered]]
 
@@ -125,12 +124,13 @@ class Worker:
     def _groups(self, batch: Batch, shard: Shard, received: int, deadline: float | None) -> Iterator[Iterator[Group]]:
         """The lines of a shard, whose line under way is taken back as soon as the block ends, not once whatever still
         refers to it has been collected."""
-        if received < _CAREFUL and not careful.has_begun(self._jobs.rows, batch, shard.number):
+        place = careful.of_shard(batch, shard.number)
+        if received < _CAREFUL and not careful.has_begun(self._jobs.rows, place):
             yield together(batch, read(self._bucket, batch, shard, self._longest))
             return
         with self._alone(deadline) as waited:
             self._probe(deadline)  # by whose illness no line is to be blamed
-            own = Careful(self._jobs.rows, batch, shard.number, deadline, self._deaths, waited=waited)
+            own = Careful(self._jobs.rows, place, deadline, self._deaths, waited=waited)
             with own as at:
                 # Where it ends the process, this is what is left of it.
                 log.warning(
@@ -194,22 +194,13 @@ class Worker:
     def _embedded(
         self, group: Group, bodies: Mapping[int, Mapping[str, Any]], takings: Takings, deadline: float | None
     ) -> list[Answered] | None:
-        """None where a line alone fails for good: twice, and a good text beside it does not. Raises EndedError where
-        that fails too: it did not before."""
+        """None where a line alone fails for good."""
         counted = takings.of([*bodies])
-        for _ in range(_ATTEMPTS):
-            try:
-                return self._embed([*bodies.values()], takings.payer, deadline, counted)
-            except (DeadlineError, StoreUnavailableError):
-                raise
-            except Exception as error:  # what it is with one line is no other's: they are told apart in the end
-                if not group.alone:
-                    raise
-                log.error("a line of batch %s has failed: %s", group.batch, type(error).__name__)
-            try:
-                self._probe(deadline)
-            except (DeadlineError, StoreUnavailableError):
-                raise
-            except Exception as error:
-                raise EndedError("the engine embeds nothing since a line") from error
-        return None
+        embed = partial(self._embed, [*bodies.values()], takings.payer, deadline, counted)
+        if not group.alone:
+            return embed()
+
+        def failed(name: str) -> None:
+            log.error("a line of batch %s has failed: %s", group.batch, name)
+
+        return careful.attempt(embed, partial(self._probe, deadline), failed)

@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any
 
 from handler import store
-from handler.batches import lines
-from handler.batches.careful import ALONE
+from handler.batches import careful, lines
+from handler.batches.careful import ALONE, BusyError, Careful, Fate
+from handler.batches.rows import Rows
 from handler.billing import entries
 from handler.billing.ledger import Outcome, Record, Work
 from handler.billing.work import Identity
@@ -58,6 +60,7 @@ class Messages:
 
     def __init__(self, config: Settings, service: "Service") -> None:
         self._config, self._service, self._ledger = config, service, service.ledger
+        self._rows, self._deaths = Rows(store.dynamodb, config.jobs_table), careful.deaths(config)
 
     def __call__(self, event: dict[str, Any], context: Any) -> dict[str, list[dict[str, str]]]:
         until = deadline.of(context)
@@ -81,15 +84,40 @@ class Messages:
         is_alone = ALONE.acquire(timeout=min(_WAITS_S, max(0.0, seconds)))
         try:
             for each in some:
-                if is_alone:
-                    log.warning("message %s is tried alone, received %d times", each.id, each.received)
-                    self._answer([each], until, seconds, failed)
-                else:
-                    log.error("message %s comes again: a shard or another is alone in this process", each.id)
-                    failed.append(each.id)
+                with _for_itself(each.id, failed):
+                    if not is_alone:
+                        raise BusyError("a shard or another is alone in this process")
+                    self._settle(each, self._alone(each, until, seconds))
         finally:
             if is_alone:
                 ALONE.release()
+
+    def _alone(self, asked: _Asked, until: float | None, seconds: float) -> Answered:
+        """What a message gets that may be the last that this process does: a 500 where others have ended so, or where
+        the engine fails at it again and at a good text not."""
+        bulk, payer = self._service.bulk, asked.payer
+        assert payer is not None  # noqa: S101  (else it would not be tried)
+        bulk.probe(until)  # by whose illness no message is to be blamed
+        place = careful.of_message(asked.id, asked.work.time.timestamp())
+
+        def embed() -> list[Answered]:
+            [answer] = bulk.answer_each([(asked.message.body, payer)], until, seconds)
+            if isinstance(answer, Exception):
+                raise answer
+            return [answer]
+
+        def failed(name: str) -> None:
+            log.error("message %s has failed alone: %s", asked.id, name)
+
+        # Others that are tried alone have taken of the time.
+        with Careful(self._rows, place, until, self._deaths, waited=True) as at:
+            log.warning("message %s is tried alone, received %d times", asked.id, asked.received)
+            is_dead = at.begin(0) is Fate.DEAD
+            found = None if is_dead else careful.attempt(embed, partial(bulk.probe, until), failed)
+        if found is None:
+            log.error("message %s is answered with an error for good", asked.id)
+            return Answered.refused(errors.UNFORESEEN.error(id=f"req_{asked.work.id}"))
+        return found[0]
 
     def _answer(self, group: list[_Asked], until: float | None, seconds: float, failed: list[str]) -> None:
         """Give them to the engine together."""
@@ -192,7 +220,7 @@ def _for_itself(name: str, failed: list[str]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        ours = isinstance(error, store.StoreUnavailableError | ApiError)  # any other may hold what was sent
+        ours = isinstance(error, store.StoreUnavailableError | ApiError | BusyError)  # any other may hold what was sent
         log.error("message %s comes again: %s", name, error if ours else type(error).__name__)
         failed.append(name)
 

@@ -67,7 +67,7 @@ def shards(config: Settings, service: "Service", jobs: Jobs | None = None) -> Ta
 
     results, bulk, longest = _results(config, service.ledger, jobs), service.bulk, config.batch_max_line_bytes
     served = [model.id for model in service.models.all]
-    deaths = careful.DEATHS_AMONG_MANY if config.has_many_callers else careful.DEATHS
+    deaths = careful.deaths(config)
     worker = Worker(results, _shards(config), _steps(config), payer, bulk.answer, bulk.probe, longest, deaths, served)
 
     def take(text: str, received: int, deadline: float | None) -> None:

@@ -102,7 +102,7 @@ def test_a_line_that_takes_longer_than_there_is_is_its_own_error_and_the_others_
 def test_a_line_for_which_others_left_no_time_is_not_late(works: Works) -> None:
     batch = works.submit([line("1"), line("2")])
     for _ in range(3):
-        at = careful.Careful(works.rows, batch, 0, None, careful.DEATHS)
+        at = careful.Careful(works.rows, careful.of_shard(batch, 0), None, careful.DEATHS)
         with at:
             assert [at.begin(0), at.begin(300)] == [careful.Fate.OPEN] * 2
             at.__exit__(DeadlineError, DeadlineError(), None)
@@ -133,7 +133,8 @@ def test_a_line_for_which_a_wait_left_no_time_is_not_late(works: Works, monkeypa
     monkeypatch.setattr(Bulk, "answer", slow)
     monkeypatch.setattr(Bucket, "read", reading)
     works.deploy(works.config)
-    at = careful.Careful(works.rows, batch, json.loads(second["body"])["number"], None, careful.DEATHS)
+    place = careful.of_shard(batch, json.loads(second["body"])["number"])
+    at = careful.Careful(works.rows, place, None, careful.DEATHS)
     at.__enter__()
     at.begin(json.loads(second["body"])["start"])
     at.__exit__(DeadlineError, DeadlineError(), None)
@@ -151,8 +152,9 @@ def test_a_line_for_which_a_wait_left_no_time_is_not_late(works: Works, monkeypa
 
 def test_the_line_of_an_execution_that_goes_on_is_not_taken_for_one_that_ended_it(works: Works) -> None:
     batch = works.submit([line("1"), line("2")])
+    place = careful.of_shard(batch, 0)
     first, second, third = (
-        careful.Careful(works.rows, batch, 0, until, careful.DEATHS) for until in (time.monotonic() + 900, None, None)
+        careful.Careful(works.rows, place, until, careful.DEATHS) for until in (time.monotonic() + 900, None, None)
     )
     with second:  # both have begun with the shard, and none with a line
         with first:
@@ -175,7 +177,7 @@ def test_a_line_is_dead_once_so_many_executions_have_ended_at_it(works: Works, d
     batch = works.submit([line("1"), line("2")])
 
     def ends_at(offset: int) -> careful.Fate:
-        at = careful.Careful(works.rows, batch, 0, None, deaths)
+        at = careful.Careful(works.rows, careful.of_shard(batch, 0), None, deaths)
         at.__enter__()
         return at.begin(offset)
 
@@ -197,7 +199,7 @@ def test_where_a_process_has_many_calls_it_takes_more_deaths(works: Works, host:
     works.deploy(replace(works.config, **host))
     batch = works.submit([line("1")])
     for _ in range(3):
-        at = careful.Careful(works.rows, batch, 0, None, careful.DEATHS_AMONG_MANY)
+        at = careful.Careful(works.rows, careful.of_shard(batch, 0), None, careful.DEATHS_AMONG_MANY)
         at.__enter__()
         at.begin(0)
     works.until_quiet()

@@ -2,13 +2,20 @@
 
 import json
 import logging
+import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from handler import store
+from handler.batches import careful
+from handler.batches.careful import Careful
+from handler.batches.rows import Rows
 from handler.bulk import Bulk
+from handler.contract import errors
 from handler.engine.engine import DeadlineError, Engine
 from handler.engine.pace import Pace
 from handler.events.messages import Messages
@@ -136,14 +143,139 @@ def test_messages_that_the_deadline_has_overtaken_come_again(post: Post, monkeyp
     assert post.records() == []
 
 
-def test_what_ends_the_process_is_named_before(
-    post: Post, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def ending(*_: Any) -> Any:
-        raise KilledError
+# Alone
+
+
+@pytest.fixture
+def poison(monkeypatch: pytest.MonkeyPatch) -> type[BaseException]:
+    """The secret ends the process, which takes nothing back."""
+    real, leave = Engine.encode, Careful.__exit__
+
+    def ending(self: Engine, ids: Any, *rest: Any) -> Any:
+        if [*self.tokens.encode([SECRET])[0]] in [[*each] for each in ids]:
+            raise KilledError
+        return real(self, ids, *rest)
+
+    def leaving(self: Careful, kind: Any, *rest: Any) -> None:
+        if kind is not KilledError:
+            leave(self, kind, *rest)
 
     monkeypatch.setattr(Engine, "encode", ending)
-    poison = post.message(SECRET)
-    with pytest.raises(KilledError):
-        post.take(post.message(), again(poison, 7))
-    assert caplog.messages == [f"message {poison['messageId']} is tried alone, received 7 times"]
+    monkeypatch.setattr(Careful, "__exit__", leaving)
+    monkeypatch.setattr(careful, "_ENDS_S", -1000.0)  # whatever has ended is known to have
+    return KilledError
+
+
+def test_what_ends_the_process_is_named_before(
+    post: Post, poison: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
+    bad = post.message(SECRET)
+    with pytest.raises(poison):
+        post.take(post.message(), again(bad, 7))
+    assert caplog.messages == [f"message {bad['messageId']} is tried alone, received 7 times"]
+
+
+@pytest.mark.parametrize("deaths", [careful.DEATHS, careful.DEATHS_AMONG_MANY])
+def test_what_has_ended_the_process_alone_is_answered_so_and_not_tried_again(
+    post: Post, poison: type[BaseException], deaths: int
+) -> None:
+    post.door._deaths = deaths
+    bad, good = post.message(SECRET, custom_id="bad"), post.message("good")
+    for received in range(1, 3 + deaths):
+        with pytest.raises(poison):
+            post.take(again(good, received), again(bad, received))
+    assert post.take(again(bad, 3 + deaths), again(good, 3 + deaths)) == []
+    [answer] = [each for each in post.objects() if each["custom_id"] == "bad"]
+    assert answer["response"]["status_code"] == 500
+    assert answer["response"]["request_id"] in answer["response"]["body"]["error"]["message"]
+    assert (statuses(post), len(post.records())) == ([200, 500], 1)
+
+
+def test_another_that_is_alone_meanwhile_is_not_blamed(post: Post, poison: type[BaseException]) -> None:
+    bad, good = post.message(SECRET), post.message("good")
+    for received in (3, 4):
+        with pytest.raises(poison):
+            post.take(again(bad, received), again(good, received))
+    assert post.take(again(good, 5)) == []
+    assert statuses(post) == [200]
+
+
+def test_a_message_that_another_execution_is_at_comes_again(post: Post, caplog: pytest.LogCaptureFixture) -> None:
+    message = post.message()
+    place = careful.of_message(message["messageId"], time.time())
+    at = Careful(Rows(store.dynamodb, post.door._config.jobs_table), place, time.monotonic() + 60, careful.DEATHS)
+    with at:
+        at.begin(0)
+        assert post.take(again(message, 3)) == [message["messageId"]]
+        assert f"message {message['messageId']} comes again: another execution is at it" in caplog.messages
+    assert post.take(again(message, 4)) == []
+    assert statuses(post) == [200]
+
+
+def failing_at(monkeypatch: pytest.MonkeyPatch, fails: Callable[[str], bool]) -> None:
+    """The engine, at texts of which this is true."""
+    real = Bulk._accept
+
+    def failing(self: Bulk, body: Any) -> Any:
+        if fails(body["input"]):
+            raise RuntimeError(SECRET)
+        return real(self, body)
+
+    monkeypatch.setattr(Bulk, "_accept", failing)
+
+
+def test_what_the_engine_fails_at_alone_is_answered_so(
+    post: Post, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    failing_at(monkeypatch, lambda text: text == SECRET)
+    bad = post.message(SECRET, custom_id="bad")
+    for received in (1, 2):
+        assert post.take(again(bad, received)) == [bad["messageId"]]
+    assert post.objects() == []
+    assert post.take(again(bad, 3), post.message("good")) == []
+    assert (statuses(post), len(post.records())) == ([200, 500], 1)
+    assert f"message {bad['messageId']} is answered with an error for good" in caplog.messages
+    assert SECRET not in caplog.text
+
+
+def test_a_minutes_limit_is_no_failure_of_the_engine(
+    post: Post, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    facts = {"model": MODEL, "limit": 1, "used": 1, "requested": 1, "duration": "1s"}
+    limited = errors.REQUESTS_PER_MINUTE.error(**facts)
+    monkeypatch.setattr(Bulk, "_refused", lambda *_, by_minute=False, **__: limited if by_minute else None)
+    message = post.message()
+    assert post.take(again(message, 3)) == [message["messageId"]]
+    assert post.objects() == []
+    assert "has failed alone" not in caplog.text
+
+
+def test_while_the_engine_fails_at_everything_no_message_is_blamed(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing_at(monkeypatch, lambda _: True)
+    message = post.message()
+    for received in range(3, 9):
+        assert post.take(again(message, received)) == [message["messageId"]]
+    monkeypatch.undo()
+    assert post.take(again(message, 9)) == []
+    assert statuses(post) == [200]
+
+
+def test_what_makes_the_engine_ill_is_answered_so_once_that_is_sure(
+    post: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After it the engine fails at good texts too, until its process is another."""
+    ill = threading.Event()
+
+    def fails(text: str) -> bool:
+        if text == SECRET:
+            ill.set()
+        return ill.is_set()
+
+    failing_at(monkeypatch, fails)
+    post.door._deaths = careful.DEATHS
+    bad = post.message(SECRET)
+    for received in (3, 4):
+        assert post.take(again(bad, received)) == [bad["messageId"]]
+        ill.clear()
+    assert post.take(again(bad, 5), post.message("good")) == []
+    assert statuses(post) == [200, 500]

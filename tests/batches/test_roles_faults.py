@@ -13,6 +13,7 @@ from handler.billing.keytext import digest
 from handler.contract.batches import Batch
 from handler.service import Service
 from handler.settings import Settings
+from tests.batches.post import Post
 from tests.batches.works import Works, line
 from tests.conftest import ENTRY, HOUSE
 from tests.stack.emulator import Emulator, InvocationError
@@ -256,3 +257,28 @@ def test_a_line_that_ends_its_function_is_the_only_one_that_becomes_an_error(poi
         assert (each["response"]["status_code"], error["type"]) == (500, "server_error")
         assert each["response"]["request_id"] in error["message"]
         assert "not to be told" not in str(each)
+
+
+def test_a_message_that_ends_its_function_is_answered_with_an_error(poisoned: Running, post: Post) -> None:
+    """Twice with the others of its call, and twice alone."""
+    messages = {text: post.message(text, custom_id=text)["body"] for text in ("poison", "never", "the quick brown fox")}
+    queue = Queue(HIDDEN_S)
+    for body in messages.values():
+        queue.send(body)
+    end = time.monotonic() + PATIENCE_S
+    while queue.size:
+        assert time.monotonic() < end, "it does not come to an end"
+        found = queue.receive(10)
+        try:
+            answer = poisoned.work.invoke({"Records": found})["batchItemFailures"] if found else []
+        except InvocationError:
+            poisoned.crashes += 1
+            continue
+        again = [each["itemIdentifier"] for each in answer]
+        for each in found:
+            if each["messageId"] not in again:
+                queue.delete(each)
+    assert poisoned.crashes == 4
+    statuses = {each["custom_id"]: each["response"]["status_code"] for each in post.objects()}
+    assert statuses == {"poison": 500, "never": 500, "the quick brown fox": 200}
+    assert len(post.records()) == 1
