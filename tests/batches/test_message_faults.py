@@ -241,8 +241,7 @@ def test_what_the_engine_fails_at_alone_is_answered_so(
 def test_a_minutes_limit_is_no_failure_of_the_engine(
     post: Post, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    facts = {"model": MODEL, "limit": 1, "used": 1, "requested": 1, "duration": "1s"}
-    limited = errors.REQUESTS_PER_MINUTE.error(**facts)
+    limited = errors.REQUESTS_PER_MINUTE.error(model=MODEL, duration="1s", limit=1, used=1, requested=1)
     monkeypatch.setattr(Bulk, "_refused", lambda *_, by_minute=False, **__: limited if by_minute else None)
     message = post.message()
     assert post.take(again(message, 3)) == [message["messageId"]]
