@@ -173,7 +173,7 @@ class Messages:
         to such an object where it would be too large."""
         message, place, work = asked.message, asked.message.place, asked.work
         line = lines.answered(message.id or asked.id, work.id, message.custom_id, answer.status, answer.body)
-        if place.queue and len(line) <= _LARGEST and self._is_taken(place.queue, line.decode()):
+        if place.queue and len(line) <= _LARGEST and self._is_taken(place.queue, line.decode(), **_order(asked)):
             return
         bucket, prefix = place.bucket or self._config.results_bucket, place.prefix
         prefix = prefix if place.bucket else f"out/{message.account}/messages/"
@@ -182,19 +182,19 @@ class Messages:
             store.s3().put_object(Bucket=bucket, Key=key, Body=line, ContentType=JSON)
         if place.queue:
             pointer = {"custom_id": message.custom_id, "result": {"s3": f"s3://{bucket}/{key}"}}
-            self._queue(place.queue, json.dumps(pointer))
+            self._queue(place.queue, json.dumps(pointer), **_order(asked))
 
-    def _queue(self, url: str, text: str, reason: str = "") -> None:
+    def _queue(self, url: str, text: str, reason: str = "", **order: str) -> None:
         told: Any = {"reason": {"DataType": "String", "StringValue": reason[:_ATTRIBUTE]}} if reason else {}
         with store.answering("the queue of dead letters" if reason else "a queue of answers"):
-            store.queues().send_message(QueueUrl=url, MessageBody=text, MessageAttributes=told)
+            store.queues().send_message(QueueUrl=url, MessageBody=text, MessageAttributes=told, **order)
 
-    def _is_taken(self, url: str, text: str, reason: str = "") -> bool:
+    def _is_taken(self, url: str, text: str, reason: str = "", **order: str) -> bool:
         """Whether a queue has taken a text; not, where its messages may not be so long, or hold such characters."""
         from botocore.exceptions import ClientError
 
         try:
-            self._queue(url, text, reason)
+            self._queue(url, text, reason, **order)
         except store.StoreUnavailableError as error:
             cause = error.__cause__
             if isinstance(cause, ClientError) and cause.response["Error"]["Code"] in _REFUSED:
@@ -223,6 +223,13 @@ def _for_itself(name: str, failed: list[str]) -> Iterator[None]:
         ours = isinstance(error, store.StoreUnavailableError | ApiError | BusyError)  # any other may hold what was sent
         log.error("message %s comes again: %s", name, error if ours else type(error).__name__)
         failed.append(name)
+
+
+def _order(asked: _Asked) -> dict[str, str]:
+    """Of an answer in a queue that keeps its messages' order: each account's, and each once."""
+    if not asked.message.place.queue.endswith(".fifo"):
+        return {}
+    return {"MessageGroupId": asked.message.account, "MessageDeduplicationId": asked.work.id}
 
 
 def _work(message: Message, name: str, came: datetime) -> Work:

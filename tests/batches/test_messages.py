@@ -23,6 +23,7 @@ from handler.store import StoreUnavailableError
 from tests.batches.post import Context, Post, record
 from tests.conftest import HOUSE
 from tests.stack.ministack import Tables
+from tests.stack.queues import Queue
 
 
 def test_a_message_is_answered_in_the_bucket_and_billed_at_the_online_price(post: Post, service: Service) -> None:
@@ -160,6 +161,19 @@ def test_an_answer_that_the_queue_itself_does_not_take_is_such_an_object_too(pos
     [message] = post.answers.messages()
     assert json.loads(message["body"]).keys() == {"custom_id", "result"}
     assert (len(post.objects()), len(post.records())) == (1, 1)
+
+
+def test_a_queue_that_keeps_the_order_of_messages_gets_each_answer_once(post: Post) -> None:
+    ordered = Queue(fifo=True)
+    post.door._config = replace(post.door._config, result_destinations=ordered.url)
+    sent = [post.message(f"text {n}", to={"queue": ordered.url}, custom_id=str(n)) for n in range(3)]
+    large = post.message(["a text"] * 600, to={"queue": ordered.url}, custom_id="large")
+    for _ in range(2):
+        assert post.take(*sent, large) == []
+    told = [json.loads(each["body"]) for each in ordered.messages()]
+    assert [each["custom_id"] for each in told] == ["0", "1", "2", "large"]
+    assert told[3].keys() == {"custom_id", "result"}
+    assert len(post.records()) == 4
 
 
 def test_a_keys_limits_hold_a_minutes_later_and_a_quota_for_good(post: Post, tables: Tables, service: Service) -> None:

@@ -11,11 +11,14 @@ Door = Callable[[dict[str, Any], Any], dict[str, list[dict[str, str]]]]
 
 
 class Queue:
-    """A new queue; `url` is what a function sends to, `hidden_s`: how long it hides what it has given out."""
+    """A new queue; `url` is what a function sends to, `hidden_s`: how long it hides what it has given out; `fifo`:
+    whether it keeps the order of its messages."""
 
-    def __init__(self, hidden_s: int = 30) -> None:
+    def __init__(self, hidden_s: int = 30, *, fifo: bool = False) -> None:
         self._client: Any = boto3.client("sqs")
         name, attributes = f"tests-{uuid.uuid4().hex}", {"VisibilityTimeout": str(hidden_s)}
+        if fifo:
+            name, attributes = f"{name}.fifo", attributes | {"FifoQueue": "true"}
         self.url: str = self._client.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"]
 
     def redrive_to(self, dead: "Queue", after: int = 100) -> None:
