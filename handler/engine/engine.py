@@ -74,13 +74,14 @@ class Engine:
         most_s = settings.max_run_seconds if settings.has_many_callers else 0
         with watched(most_s) if most_s else nullcontext():
             # Its pace is like no other's.
-            cls(tokens, session, dimensions, target.warm).encode(_first(tokens, layer.manifest.context, target.warm))
+            first = _first(tokens, layer.manifest.context, target.warm)
+            cls(tokens, session, dimensions, target.warm).encode(first)
         # Without packed matrices to share, a session of its own would hold them a second time.
         single = partial(open_packed, layer, 1, spin=False) if packed and threads > 1 else None
         together, most = 0 if alone else target.together, settings.max_queue_requests
         engine = cls(tokens, session, dimensions, together, threads, most, single, target)
         if most_s:
-            watch(engine._turns, most_s)
+            watch(engine._turns, most_s, first[0])
         log.info(
             "loaded %s: tokenizer %.0f ms, session %.0f ms, first run %.0f ms, %d threads of %.2f vCPU",
             layer.manifest.id,

@@ -105,13 +105,17 @@ class Turns:
         return vectors
 
     @property
-    def fruitless(self) -> float:
-        """Seconds in which work has brought nothing: since the oldest of the runs that are under way began, or while
-        each that ended has failed; 0 where there is none."""
+    def under_way(self) -> float:
+        """Seconds since the oldest of the runs that are under way began; 0 where there is none."""
         with self._lock:
-            begun, failing = [run.begun for run in self._running], self._failing
-        under_way = time.perf_counter() - min(begun) if begun else 0.0
-        return max(under_way, failing[1] - failing[0] if failing else 0.0)
+            begun = [run.begun for run in self._running]
+        return time.perf_counter() - min(begun) if begun else 0.0
+
+    @property
+    def failing(self) -> float:
+        """Seconds from the first to the last of the runs that have failed, while none has succeeded."""
+        with self._lock:
+            return self._failing[1] - self._failing[0] if self._failing else 0.0
 
     def close(self) -> None:
         """End every run and every call, those to come too, with DeadlineError."""

@@ -5,8 +5,10 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 from handler.engine.turns import Turns
 
@@ -16,16 +18,26 @@ _LOOKS = 10  # at the runs, while one has the time that it may have
 _FIRST_S = 300.0  # at least, for a first run: a GPU's fetches hundreds of megabytes of kernels, from whatever disk
 
 
-def watch(turns: Turns, seconds: float) -> None:
-    """From here on the process ends, with status 1, once a run takes longer than so many seconds, or all have
-    failed for as long."""
-    threading.Thread(target=_watch, args=(turns, seconds), name="watch", daemon=True).start()
+def watch(turns: Turns, seconds: float, good: Sequence[int]) -> None:
+    """From here on the process ends, with status 1, once a run takes longer than so many seconds; or once all have
+    failed for as long, and one of the ids of a `good` text does too: it may have been one bad text, again and again."""
+    threading.Thread(target=_watch, args=(turns, seconds, good), name="watch", daemon=True).start()
 
 
-def _watch(turns: Turns, seconds: float) -> None:
-    while (fruitless := turns.fruitless) <= seconds:
-        time.sleep(seconds / _LOOKS)
-    _end(fruitless)
+def _watch(turns: Turns, seconds: float, good: Sequence[int]) -> None:
+    probe: Future[Any] | None = None  # beside this thread, which sees whether it hangs
+    with ThreadPoolExecutor(1, "probe") as prober:
+        while True:
+            if (under_way := turns.under_way) > seconds:
+                _end(under_way)
+            if (failing := turns.failing) > seconds:
+                if probe is None:
+                    probe = prober.submit(turns.vectors, [good], time.monotonic() + seconds)
+                elif probe.done() and probe.exception():
+                    _end(failing)
+            elif probe and probe.done():
+                probe = None
+            time.sleep(seconds / _LOOKS)
 
 
 @contextmanager

@@ -87,7 +87,7 @@ def test_where_fp32_fails_the_input_has_no_vector_and_the_engine_goes_on(
         mended.encode([[1], [2, 2]])
     assert caplog.messages == ["2 tokens that fp16 has no finite vector of fail in fp32: out of memory"]
     assert mended.encode([[1]]).tolist() == [[1, 1]]
-    assert mended._turns.fruitless == 0
+    assert mended._turns.failing == 0
 
 
 def test_where_there_is_no_room_for_it_that_is_said_once(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:

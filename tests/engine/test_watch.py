@@ -24,8 +24,8 @@ class Session:
 
 logging.basicConfig()
 turns = Turns(Sessions(Session()), 1, Pace(1), 0, 2)
-watch(turns, 0.5)
-for call in sys.argv[1:]:
+watch(turns, 0.5, [int(sys.argv[1])])
+for call in sys.argv[2:]:
     try:
         turns.vectors([[int(token)] for token in call.split(",")], None)
     except RuntimeError:
@@ -75,8 +75,9 @@ print("ready")
 """
 
 
-def process(*calls: list[int]) -> "subprocess.CompletedProcess[str]":
-    call = [sys.executable, "-c", PROCESS, *(",".join(map(str, each)) for each in calls)]
+def process(*calls: list[int], good: int = 1) -> "subprocess.CompletedProcess[str]":
+    """The calls one after the other, each of texts of one token, beside a watch that has one that is `good`."""
+    call = [sys.executable, "-c", PROCESS, str(good), *(",".join(map(str, each)) for each in calls)]
     return subprocess.run(call, cwd=HOUSE, capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -92,11 +93,22 @@ def test_runs_that_end_may_take_as_long_together_as_they_like_and_an_idle_engine
 
 
 def test_an_engine_whose_runs_all_fail_ends_the_process_and_one_that_fails_at_times_does_not() -> None:
-    done = process(*[[700]] * 20)
+    done = process(*[[700]] * 20, good=700)
     assert done.returncode == 1
     assert 4 <= done.stdout.count("failed") < 20
     done = process(*[[700], [700], [1]] * 6)
     assert (done.returncode, done.stdout) == (0, "failed\n" * 12 + "done\n"), done.stderr
+
+
+def test_a_text_that_always_fails_does_not_end_the_process_however_often_it_comes_and_however_idle_that_is() -> None:
+    done = process(*[[700]] * 20)
+    assert (done.returncode, done.stdout) == (0, "failed\n" * 20 + "done\n"), done.stderr
+
+
+def test_an_engine_that_hangs_at_the_good_text_too_ends_the_process() -> None:
+    done = process(*[[700]] * 20, good=666)
+    assert done.returncode == 1
+    assert "No run has brought anything" in done.stderr
 
 
 @pytest.mark.parametrize(
