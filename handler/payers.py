@@ -1,12 +1,13 @@
 """Who pays for work that comes without a bearer key, and at what price."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 
 from handler.billing.keys import Caller, Keys
 from handler.billing.prices import Prices
 from handler.contract import errors
+from handler.contract.limits import NO_LIMITS
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,11 @@ class Payer:
     caller: Caller
     price: Decimal
     time: datetime
+
+    @property
+    def without_limits(self) -> "Payer":
+        """For what has been counted already."""
+        return replace(self, caller=replace(self.caller, limits=NO_LIMITS, account_limits=NO_LIMITS))
 
 
 class Payers:

@@ -101,8 +101,8 @@ class EndedError(RuntimeError):
 
 class Careful:
     """The row of a line under way, and of how often executions have met with what at which line. A context manager: a
-    block that ends, however it does but for EndedError, has died of none. Raises StoreUnavailableError, and BusyError
-    before any line is begun."""
+    block that ends, however it does but for EndedError, has died of none, if that can be kept. Raises
+    StoreUnavailableError, and BusyError before any line is begun."""
 
     def __init__(self, rows: Rows, place: Place, deadline: float | None, deaths: int, *, waited: bool = False) -> None:
         """`deadline`: a moment of time.monotonic(), soon after which this execution is known to have ended; `deaths`:

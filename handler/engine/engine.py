@@ -66,8 +66,8 @@ class Engine:
             tokens = Tokens(layer.folder)
             read = time.perf_counter()
             session = loading.result()
-        if FP32 in layer.manifest.files:
-            session = Finite(session, partial(open_fp32, layer))
+        finite = Finite(session, partial(open_fp32, layer)) if FP32 in layer.manifest.files else None
+        session = finite or session
         opened = time.perf_counter()
         alone = layer.manifest.activation_scales == "dynamic"  # scales are by what is in a run
         dimensions = layer.manifest.dimensions
@@ -81,7 +81,7 @@ class Engine:
         together, most = 0 if alone else target.together, settings.max_queue_requests
         engine = cls(tokens, session, dimensions, together, threads, most, single, target)
         if most_s:
-            watch(engine._turns, most_s, first[0])
+            watch(engine._turns, most_s, first, lambda: finite is not None and finite.prepares)
         log.info(
             "loaded %s: tokenizer %.0f ms, session %.0f ms, first run %.0f ms, %d threads of %.2f vCPU",
             layer.manifest.id,

@@ -120,7 +120,7 @@ class Turns:
     def close(self) -> None:
         """End every run and every call, those to come too, with DeadlineError."""
         with self._lock:
-            self._closed = True
+            self._closed, self._failing = True, None
             self._stops.end_all()
             for each in self._idle:
                 each.turn.notify()

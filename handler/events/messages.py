@@ -95,13 +95,14 @@ class Messages:
     def _alone(self, asked: _Asked, until: float | None, seconds: float) -> Answered:
         """What a message gets that may be the last that this process does: a 500 where others have ended so, or where
         the engine fails at it again and at a good text not."""
-        bulk, payer = self._service.bulk, asked.payer
+        bulk, payer, found = self._service.bulk, asked.payer, None
         assert payer is not None  # noqa: S101  (else it would not be tried)
+        payers = iter((payer, payer.without_limits))  # which are counted once for however many attempts
         bulk.probe(until)  # by whose illness no message is to be blamed
         place = careful.of_message(asked.id, asked.work.time.timestamp())
 
         def embed() -> list[Answered]:
-            [answer] = bulk.answer_each([(asked.message.body, payer)], until, seconds)
+            [answer] = bulk.answer_each([(asked.message.body, next(payers))], until, seconds)
             if isinstance(answer, Exception):
                 raise answer
             return [answer]
@@ -109,11 +110,16 @@ class Messages:
         def failed(name: str) -> None:
             log.error("message %s has failed alone: %s", asked.id, name)
 
-        # Others that are tried alone have taken of the time.
-        with Careful(self._rows, place, until, self._deaths, waited=True) as at:
-            log.warning("message %s is tried alone, received %d times", asked.id, asked.received)
-            is_dead = at.begin(0) is Fate.DEAD
-            found = None if is_dead else careful.attempt(embed, partial(bulk.probe, until), failed)
+        try:
+            # Others that are tried alone have taken of the time.
+            with Careful(self._rows, place, until, self._deaths, waited=True) as at:
+                if at.begin(0) is not Fate.DEAD:
+                    log.warning("message %s is tried alone, received %d times", asked.id, asked.received)
+                    found = careful.attempt(embed, partial(bulk.probe, until), failed)
+        except store.StoreUnavailableError as error:
+            if found is None:
+                raise
+            log.error("message %s is embedded, which cannot be kept: %s", asked.id, error)
         if found is None:
             log.error("message %s is answered with an error for good", asked.id)
             return Answered.refused(errors.UNFORESEEN.error(id=f"req_{asked.work.id}"))
@@ -173,7 +179,7 @@ class Messages:
         to such an object where it would be too large."""
         message, place, work = asked.message, asked.message.place, asked.work
         line = lines.answered(message.id or asked.id, work.id, message.custom_id, answer.status, answer.body)
-        if place.queue and len(line) <= _LARGEST and self._is_taken(place.queue, line.decode(), **_order(asked)):
+        if place.queue and len(line) <= _LARGEST and self._is_taken(place.queue, line.decode(), of=message.account):
             return
         bucket, prefix = place.bucket or self._config.results_bucket, place.prefix
         prefix = prefix if place.bucket else f"out/{message.account}/messages/"
@@ -182,19 +188,22 @@ class Messages:
             store.s3().put_object(Bucket=bucket, Key=key, Body=line, ContentType=JSON)
         if place.queue:
             pointer = {"custom_id": message.custom_id, "result": {"s3": f"s3://{bucket}/{key}"}}
-            self._queue(place.queue, json.dumps(pointer), **_order(asked))
+            self._queue(place.queue, json.dumps(pointer), of=message.account)
 
-    def _queue(self, url: str, text: str, reason: str = "", **order: str) -> None:
+    def _queue(self, url: str, text: str, reason: str = "", of: str = "") -> None:
+        """`of`: the account, whose messages a FIFO queue keeps in order; of equal ones within minutes it keeps one."""
         told: Any = {"reason": {"DataType": "String", "StringValue": reason[:_ATTRIBUTE]}} if reason else {}
+        once = hashlib.sha256(text.encode()).hexdigest()
+        order: Any = {"MessageGroupId": of, "MessageDeduplicationId": once} if url.endswith(".fifo") else {}
         with store.answering("the queue of dead letters" if reason else "a queue of answers"):
             store.queues().send_message(QueueUrl=url, MessageBody=text, MessageAttributes=told, **order)
 
-    def _is_taken(self, url: str, text: str, reason: str = "", **order: str) -> bool:
+    def _is_taken(self, url: str, text: str, reason: str = "", of: str = "") -> bool:
         """Whether a queue has taken a text; not, where its messages may not be so long, or hold such characters."""
         from botocore.exceptions import ClientError
 
         try:
-            self._queue(url, text, reason, **order)
+            self._queue(url, text, reason, of)
         except store.StoreUnavailableError as error:
             cause = error.__cause__
             if isinstance(cause, ClientError) and cause.response["Error"]["Code"] in _REFUSED:
@@ -223,13 +232,6 @@ def _for_itself(name: str, failed: list[str]) -> Iterator[None]:
         ours = isinstance(error, store.StoreUnavailableError | ApiError | BusyError)  # any other may hold what was sent
         log.error("message %s comes again: %s", name, error if ours else type(error).__name__)
         failed.append(name)
-
-
-def _order(asked: _Asked) -> dict[str, str]:
-    """Of an answer in a queue that keeps its messages' order: each account's, and each once."""
-    if not asked.message.place.queue.endswith(".fifo"):
-        return {}
-    return {"MessageGroupId": asked.message.account, "MessageDeduplicationId": asked.work.id}
 
 
 def _work(message: Message, name: str, came: datetime) -> Work:

@@ -16,11 +16,15 @@ from handler.batches.careful import Careful
 from handler.batches.rows import Rows
 from handler.bulk import Bulk
 from handler.contract import errors
+from handler.contract.limits import Limits
 from handler.engine.engine import DeadlineError, Engine
 from handler.engine.pace import Pace
 from handler.events.messages import Messages
+from handler.service import Service
+from handler.store import StoreUnavailableError
 from tests.batches.post import Context, Post
 from tests.batches.works import MODEL, KilledError
+from tests.stack.ministack import Tables
 from tests.stack.queues import Queue
 
 SECRET = "what only its sender knows"
@@ -247,6 +251,35 @@ def test_a_minutes_limit_is_no_failure_of_the_engine(
     assert post.take(again(message, 3)) == [message["messageId"]]
     assert post.objects() == []
     assert "has failed alone" not in caplog.text
+
+
+def test_the_limits_of_a_key_are_taken_once_for_both_attempts(
+    post: Post, tables: Tables, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = service.keys.find(tables.create_key(post.account, "inference", Limits(requests_per_minute=1)))
+    assert key is not None
+    real = Engine.encode
+
+    def failing(self: Engine, ids: Any, *rest: Any) -> Any:
+        if [*self.tokens.encode([SECRET])[0]] in [[*each] for each in ids]:
+            raise RuntimeError
+        return real(self, ids, *rest)
+
+    monkeypatch.setattr(Engine, "encode", failing)
+    assert post.take(again(post.message(SECRET, key_id=key.key_id), 3)) == []
+    assert (statuses(post), post.records()) == ([500], [])
+
+
+def test_what_is_embedded_is_answered_though_it_cannot_be_kept_that_it_is(
+    post: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: Any) -> None:
+        raise StoreUnavailableError("Jobs")
+
+    monkeypatch.setattr(careful, "_PATIENCE_S", 0)
+    monkeypatch.setattr(Careful, "_leave", away)
+    assert post.take(again(post.message(), 3)) == []
+    assert (statuses(post), len(post.records())) == ([200], 1)
 
 
 def test_while_the_engine_fails_at_everything_no_message_is_blamed(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,10 +14,12 @@ import pytest
 from botocore.exceptions import ClientError
 
 from handler import store
+from handler.contract import errors
 from handler.contract.limits import Limits
 from handler.engine.pace import Pace
 from handler.engine.turns import Turns
 from handler.events.messages import Messages
+from handler.payers import Payers
 from handler.service import Service
 from handler.store import StoreUnavailableError
 from tests.batches.post import Context, Post, record
@@ -174,6 +176,20 @@ def test_a_queue_that_keeps_the_order_of_messages_gets_each_answer_once(post: Po
     assert [each["custom_id"] for each in told] == ["0", "1", "2", "large"]
     assert told[3].keys() == {"custom_id", "result"}
     assert len(post.records()) == 4
+
+
+def test_such_a_queue_gets_each_answer_to_what_is_sent_again(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
+    ordered = Queue(fifo=True)
+    post.door._config = replace(post.door._config, result_destinations=ordered.url)
+    again = [post.message(id="order-77", custom_id=name, to={"queue": ordered.url}) for name in ("a", "a", "b")]
+    with monkeypatch.context() as away:
+        away.setattr(Payers, "of_message", lambda *_: (_ for _ in ()).throw(errors.WRONG_KEY.error()))
+        assert post.take(again[0]) == []
+    assert post.take(*again[1:]) == []
+    told = [json.loads(each["body"]) for each in ordered.messages()]
+    answers = [(each["custom_id"], each["response"]["status_code"]) for each in told]
+    assert answers == [("a", 401), ("a", 200), ("b", 200)]
+    assert len(post.records()) == 1
 
 
 def test_a_keys_limits_hold_a_minutes_later_and_a_quota_for_good(post: Post, tables: Tables, service: Service) -> None:

@@ -50,12 +50,27 @@ def through(engine: Engine, fp16: Session, fp32: Session) -> Engine:
     return Engine(engine.tokens, Finite(fp16, lambda: fp32), 2, CUDA.together, target=CUDA)
 
 
-def test_a_vector_that_is_not_finite_is_made_again_alone(engine: Engine) -> None:
+def test_vectors_that_are_not_finite_are_made_again(engine: Engine) -> None:
     fp16, fp32 = Session(2, 5), Session()
     found = through(engine, fp16, fp32).encode([[1, 1], [2, 2, 2], [3], [5, 5]])
     assert found.tolist() == [[1, 2], [2, 3], [3, 1], [5, 2]]
     assert len(fp16.runs) == 1, "the others' run counts"
-    assert sorted(fp32.runs) == [[[2, 2, 2]], [[5, 5]]]
+    assert fp32.runs == [[[2, 2, 2], [5, 5]]]
+
+
+def test_each_is_made_again_alone_where_that_fails_together(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    class Small(Session):
+        def run(self, outputs: list[str], feed: Any, options: RunOptions | None = None, /) -> Any:
+            if feed["lengths"].sum() > 3:
+                raise RuntimeError("out of memory")
+            return super().run(outputs, feed, options)
+
+    fp16, fp32 = Session(2, 3, 5), Small()
+    with pytest.raises(NonFiniteVectorError) as caught:
+        through(engine, fp16, fp32).encode([[1, 1], [2] * 3, [3] * 4, [5] * 2])
+    assert caught.value.index == 2
+    assert fp32.runs == [[[2, 2, 2]], [[5, 5]]]
+    assert caplog.messages == ["4 tokens that fp16 has no finite vector of fail in fp32: out of memory"]
 
 
 def test_it_is_opened_when_it_is_first_needed_and_once(engine: Engine) -> None:

@@ -16,15 +16,19 @@ from handler.engine.turns import Turns
 from handler.engine.watch import watch
 
 class Session:
+    prepares = False
+
     def run(self, outputs, feed, options=None):
-        time.sleep(3600 if 666 in feed["input_ids"] else 0.1)
+        self.prepares = 555 in feed["input_ids"]
+        time.sleep(3600 if 666 in feed["input_ids"] else 1 if self.prepares else 0.1)
         if 700 in feed["input_ids"]:
             raise RuntimeError("CUDA failure 700")
         return [np.ones((len(feed["lengths"]), 1), np.float32)]
 
 logging.basicConfig()
-turns = Turns(Sessions(Session()), 1, Pace(1), 0, 2)
-watch(turns, 0.5, [int(sys.argv[1])])
+session = Session()
+turns = Turns(Sessions(session), 1, Pace(1), 0, 2)
+watch(turns, 0.5, [[int(sys.argv[1])]], lambda: session.prepares)
 for call in sys.argv[2:]:
     try:
         turns.vectors([[int(token)] for token in call.split(",")], None)
@@ -92,6 +96,11 @@ def test_runs_that_end_may_take_as_long_together_as_they_like_and_an_idle_engine
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
 
 
+def test_a_run_that_prepares_something_may_take_as_long_as_a_first() -> None:
+    done = process([555], [1])
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+
+
 def test_an_engine_whose_runs_all_fail_ends_the_process_and_one_that_fails_at_times_does_not() -> None:
     done = process(*[[700]] * 20, good=700)
     assert done.returncode == 1
@@ -103,6 +112,7 @@ def test_an_engine_whose_runs_all_fail_ends_the_process_and_one_that_fails_at_ti
 def test_a_text_that_always_fails_does_not_end_the_process_however_often_it_comes_and_however_idle_that_is() -> None:
     done = process(*[[700]] * 20)
     assert (done.returncode, done.stdout) == (0, "failed\n" * 20 + "done\n"), done.stderr
+    assert "all runs have failed for 1 s: a good one is tried" in done.stderr
 
 
 def test_an_engine_that_hangs_at_the_good_text_too_ends_the_process() -> None:
