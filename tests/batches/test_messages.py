@@ -2,6 +2,7 @@
 
 import base64
 import json
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
@@ -162,7 +163,12 @@ def test_an_answer_that_the_queue_itself_does_not_take_is_such_an_object_too(pos
     assert (len(post.objects()), len(post.records())) == (1, 1)
 
 
-def test_a_keys_limits_hold_a_minutes_later_and_a_quota_for_good(post: Post, tables: Tables, service: Service) -> None:
+def test_a_keys_limits_hold_a_minutes_later_and_a_quota_for_good(
+    post: Post, tables: Tables, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time()
+    monkeypatch.setattr(service._counters, "_clock", lambda: now)
+
     def key_id(limits: Limits) -> str:
         clear = tables.create_key(post.account, "inference", limits)
         found = service.keys.find(clear)
