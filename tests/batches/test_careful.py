@@ -141,8 +141,8 @@ def test_a_line_for_which_a_wait_left_no_time_is_not_late(works: Works, monkeypa
     with ThreadPoolExecutor(1) as pool:
         under_way = pool.submit(works.executor, {"Records": [first]}, None)
         assert begun.wait(30)
-        threading.Timer(0.5, told.set).start()
         waits = time.monotonic()
+        threading.Timer(0.5, told.set).start()
         assert works.executor({"Records": [second]}, Context(4))["batchItemFailures"]
         assert under_way.result() == {"batchItemFailures": []}
     assert opened[-1] - waits > 0.4

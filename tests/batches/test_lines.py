@@ -124,10 +124,10 @@ def test_the_head_of_a_long_line_is_searched_in_the_memory_and_time_of_reading_i
     """A planner has 1 GB and 15 minutes. Of 128 KB of quotes each would be the begin of a string to the end."""
     head = lines.Line(1, 0, 1 << 30, b'{"body": ' + rest, cut=True)
     tracemalloc.start()
-    began = time.perf_counter()
+    began = time.process_time()
     with nullcontext() if custom_id else pytest.raises(FaultError):
         assert lines.request(head).custom_id == custom_id
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1
     assert tracemalloc.get_traced_memory()[1] < 4 * len(head.raw)
     tracemalloc.stop()
 

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
@@ -192,7 +193,12 @@ def test_such_a_queue_gets_each_answer_to_what_is_sent_again(post: Post, monkeyp
     assert len(post.records()) == 1
 
 
-def test_a_keys_limits_hold_a_minutes_later_and_a_quota_for_good(post: Post, tables: Tables, service: Service) -> None:
+def test_a_keys_limits_hold_a_minutes_later_and_a_quota_for_good(
+    post: Post, tables: Tables, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time()
+    monkeypatch.setattr(service._counters, "_clock", lambda: now)
+
     def key_id(limits: Limits) -> str:
         clear = tables.create_key(post.account, "inference", limits)
         found = service.keys.find(clear)

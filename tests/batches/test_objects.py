@@ -43,7 +43,7 @@ def put(bucket: str, key: str, *lines: bytes) -> None:
 
 
 def events(queue: Queue, count: int) -> list[dict[str, Any]]:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while len(found := queue.messages()) < count and time.monotonic() < deadline:
         time.sleep(0.05)
     return found

@@ -22,7 +22,7 @@ from tests.stack.queues import Queue
 
 HIDDEN_S = 1  # of a message that a function has failed at
 LINES = 60  # of some nine a shard
-PATIENCE_S = 60
+PATIENCE_S = 240  # a function that is killed boots anew, six times in a test
 
 
 @dataclass
@@ -240,7 +240,7 @@ def poisoned(running: Running, tmp_path: Path) -> Iterator[Running]:
     (tmp_path / "poison.py").write_text(POISON)
     env = running.work.env | {"PYTHONPATH": f"{tmp_path}:{HOUSE}"}
     command = ["python", "-m", "awslambdaric", "poison.handler"]
-    with Emulator(command, env, cwd=tmp_path, timeout_s=10) as work:
+    with Emulator(command, env, cwd=tmp_path) as work:
         yield replace(running, work=work)
 
 

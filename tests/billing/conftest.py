@@ -12,6 +12,7 @@ from handler.billing.keys import Caller
 from handler.billing.limits import Counters
 from handler.contract.errors import ApiError
 from handler.contract.limits import NO_LIMITS, Demand, Limits
+from tests.stack import patience
 from tests.stack.ministack import Tables
 from tests.stack.quotas import Quota
 
@@ -40,6 +41,13 @@ def counters(tables: Tables, clock: Clock) -> Counters:
 @pytest.fixture
 def quota(tables: Tables, clock: Clock) -> Quota:
     return Quota(tables, clock)
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`store.dynamodb` waits for an emulator that many callers keep busy."""
+    client = patience.client(200)
+    monkeypatch.setattr(store, "_dynamodb", lambda: client)
 
 
 _numbers = itertools.count()

@@ -8,7 +8,6 @@ from typing import Any
 
 import boto3
 import pytest
-from botocore.config import Config
 
 from handler import store
 from handler.billing.ledger import Ledger, Outcome, Record
@@ -74,19 +73,12 @@ def test_a_name_is_forgotten_after_its_time_though_its_entry_is_still_there(
     assert int(entry["ttl"]["N"]) > int(entry["expires"]["N"]) == int((NOON + 4 * DAY).timestamp())
 
 
-def test_two_hundred_writers_of_one_name_make_one_record(tables: Tables, account: str, patient: Ledger) -> None:
+@pytest.mark.usefixtures("patient")
+def test_two_hundred_writers_of_one_name_make_one_record(ledger: Ledger, tables: Tables, account: str) -> None:
     with ThreadPoolExecutor(200) as threads:
-        outcomes = list(threads.map(patient.write, [named(account) for _ in range(200)]))
+        outcomes = list(threads.map(ledger.write, [named(account) for _ in range(200)]))
     assert (outcomes.count(Outcome.BILLED), outcomes.count(Outcome.REPLAYED)) == (1, 199)
     assert tokens(tables, account) == 5
-
-
-@pytest.fixture
-def patient(tables: Tables) -> Ledger:
-    """A ledger whose emulator may take its time with 200 callers at once."""
-    config = Config(max_pool_connections=200, retries={"mode": "standard", "total_max_attempts": 1})
-    client = boto3.client("dynamodb", config=config)
-    return Ledger(lambda: client, tables.usage, tables.entries)
 
 
 def test_a_conflict_with_another_writer_is_waited_for(tables: Tables, account: str) -> None:

@@ -1,10 +1,13 @@
 """What the operator's tools say where they cannot work: the same of all of them, and how to go on."""
 
+import fcntl
 import signal
 import socket
 import subprocess
 import sys
+import termios
 import time
+from typing import IO
 
 import pytest
 
@@ -67,20 +70,29 @@ def test_ctrl_c_ends_each_tool_with_a_line(ministack: MiniStack, tool: str, word
             stderr=subprocess.PIPE,
             text=True,
         )
+        assert process.stdin is not None
+        assert process.stderr is not None
         if tool == "ledger":
-            time.sleep(1)  # it reads its standard input, which says nothing
+            process.stdin.write("no record\n")
+            process.stdin.flush()
+            wait_until_read(process.stdin)  # and it reads on
         else:
             deaf.settimeout(30)
             deaf.accept()
         process.send_signal(signal.SIGINT)
         process.wait(30)
-        assert process.stdin is not None
-        assert process.stderr is not None
         with process.stdin, process.stderr as printed:
             said = printed.read()
     assert process.returncode == 130, said
     assert said.startswith("interrupted; what was under way may be done or not")
     assert said.count("\n") == 1
+
+
+def wait_until_read(pipe: IO[str]) -> None:
+    deadline = time.monotonic() + 30
+    while any(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4))):
+        assert time.monotonic() < deadline, "nobody reads"
+        time.sleep(0.01)
 
 
 def test_a_log_that_is_not_there_is_said_with_what_was_done(ministack: MiniStack) -> None:

@@ -118,6 +118,7 @@ def test_an_account_whose_sums_fail_for_hours_keeps_its_month_ahead_and_nobody_e
 # Many at once
 
 
+@pytest.mark.usefixtures("patient")
 def test_many_at_once_change_what_one_does(quota: Quota, clock: Clock) -> None:
     for number in range(10):
         quota.count(5, key=f"key_{number}")
@@ -152,6 +153,7 @@ def test_events_of_two_hours_that_are_worked_on_at_once_do_not_add_up(quota: Quo
     assert quota.month() == quota.month(quota.owner) == used(8)
 
 
+@pytest.mark.usefixtures("patient")
 def test_two_hundred_callers_while_months_are_corrected_pass_no_limit_by_a_token(quota: Quota, clock: Clock) -> None:
     """Half of the month is taken by what failed an hour ago; while that is taken off, they take the rest."""
     limits = Limits(tokens_per_month=1000)

@@ -231,14 +231,15 @@ CALLER = """
 import json, random, sys
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
-from handler import store
 from handler.billing.keys import Caller
 from handler.billing.limits import Counters
 from handler.contract.errors import ApiError
 from handler.contract.limits import NO_LIMITS, Demand, Limits
+from tests.stack import patience
 
 table, account, now, field, limit, scope, seed = sys.argv[1:]
-counters, chance = Counters(store.dynamodb, table, lambda: float(now)), random.Random(int(seed))
+client = patience.client(50)
+counters, chance = Counters(lambda: client, table, lambda: float(now)), random.Random(int(seed))
 limits = Limits(**{field: Decimal(limit) if field == "usd_per_month" else int(limit)})
 key = "key_of_" + account
 

@@ -100,6 +100,7 @@ def test_a_row_is_replaced_by_one_of_more_records_alone(rollups: Rollups, accoun
     assert list(rollups.read(account, "1m", *FOREVER)) == [newer]
 
 
+@pytest.mark.usefixtures("patient")
 def test_of_many_writers_the_newest_wins(rollups: Rollups, account: str) -> None:
     numbers = [(step * 37) % 101 for step in range(1, 101)]
     with ThreadPoolExecutor(16) as threads:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 
 import boto3
@@ -20,6 +21,7 @@ from handler.billing.limits import Counters
 from handler.billing.outbox import Outbox
 from handler.billing.register import Register
 from handler.events.drain import Drain
+from tests.billing.conftest import Clock
 from tests.stack.ministack import MiniStack, Tables
 from tests.stack.outage import Fault, Outage
 from tests.stack.queues import Queue
@@ -80,19 +82,19 @@ def test_looking_through_the_widest_window_is_within_the_bound(
     assert len([item for item in records if "work" in item]) == 1, "the retry is excused, now or from the queue"
 
 
-def test_nothing_is_begun_that_could_not_end_in_time() -> None:
-    budget, begun = Budget(0.3, 0.1), list[float]()
-    start = time.perf_counter()
+def test_nothing_is_begun_that_could_not_end_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, begun = Clock(0), list[float]()
+    monkeypatch.setattr("handler.billing.budget.time", SimpleNamespace(monotonic=clock))
+    budget = Budget(30, 10)
 
     def operation() -> None:
-        begun.append(time.perf_counter() - start)
-        time.sleep(0.05)
+        begun.append(clock.now)
+        clock.now += 6
 
     with pytest.raises(store.StoreUnavailableError, match="no time left for Usage"):  # noqa: PT012
         while True:
             budget.call(operation, "Usage")
-    assert 2 <= len(begun) <= 5
-    assert max(begun) < 0.21
+    assert begun == [0, 6, 12, 18]
 
 
 def test_a_wide_window_finds_what_came_an_hour_before_and_no_more(tables: Tables) -> None:

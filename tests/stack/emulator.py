@@ -20,10 +20,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tests.stack.process import hold
+
 EVENT_LIMIT = 6 * 1024 * 1024  # bytes of a synchronous call's JSON event; RIE would cut a longer one in silence
 _PATIENCE_S = 15  # RIE itself ends a call at the function's timeout
-_LISTEN_S = 10
-_ATTEMPTS = 5  # another process can take a free port between our looking and RIE's binding
+_LISTEN_S = 60
 
 _INIT_REPORT = re.compile(r"INIT REPORT\(durationMs: ([\d.]+)\)")
 _INVOKE_DONE = re.compile(r"INVOKE RTDONE\(.*?duration: ([\d.]+)ms\)")
@@ -83,6 +84,7 @@ class Emulator:
             "AWS_LAMBDA_FUNCTION_TIMEOUT": str(timeout_s),
         }
         self._port = 0
+        self._held: tuple[socket.socket, ...] = ()
         self._timed_out = False
         self._calls: AbstractContextManager[object] = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
@@ -91,22 +93,22 @@ class Emulator:
 
     def start(self) -> Self:
         """Start RIE and return as soon as it listens, which is before the function's init."""
-        for _ in range(_ATTEMPTS):
-            self._port, runtime_port = _free_ports()
-            addresses = ["--runtime-interface-emulator-address", f"127.0.0.1:{self._port}"]
-            addresses += ["--runtime-api-address", f"127.0.0.1:{runtime_port}"]
-            self._process = subprocess.Popen(
-                self._line([_rie(), *addresses]),
-                cwd=self.cwd,
-                env=self.env,
-                stdin=subprocess.DEVNULL,
-                stdout=self._output,
-                stderr=self._output,
-                start_new_session=True,
-            )
-            if self._listens():
-                return self
-            self.stop()
+        self._held = hold(), hold()
+        self._port, runtime_port = (int(each.getsockname()[1]) for each in self._held)
+        addresses = ["--runtime-interface-emulator-address", f"127.0.0.1:{self._port}"]
+        addresses += ["--runtime-api-address", f"127.0.0.1:{runtime_port}"]
+        self._process = subprocess.Popen(
+            self._line([_rie(), *addresses]),
+            cwd=self.cwd,
+            env=self.env,
+            stdin=subprocess.DEVNULL,
+            stdout=self._output,
+            stderr=self._output,
+            start_new_session=True,
+        )
+        if self._listens():
+            return self
+        self.stop()
         raise RuntimeError(f"the emulator does not listen:\n{self.log}")
 
     def stop(self) -> None:
@@ -120,6 +122,8 @@ class Emulator:
                 self._process.poll()
                 time.sleep(0.001)
             self._process.wait()
+        for each in self._held:
+            each.close()
 
     def kill(self) -> None:
         """End the function where it is, as a process that runs out of memory ends; the next call starts it anew."""
@@ -228,14 +232,6 @@ def to_json(event: Any) -> bytes:
 def _rie() -> str:
     machine = {"aarch64": "arm64"}.get(platform.machine(), platform.machine())
     return str(importlib.resources.files("samcli.local.rapid") / f"aws-lambda-rie-{machine}")
-
-
-def _free_ports() -> tuple[int, int]:
-    """Two loopback ports that nobody listens on now; both held while looking, so that they differ."""
-    with socket.socket() as one, socket.socket() as other:
-        one.bind(("127.0.0.1", 0))
-        other.bind(("127.0.0.1", 0))
-        return one.getsockname()[1], other.getsockname()[1]
 
 
 def session(leader: int) -> list[int]:

@@ -10,11 +10,22 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+_held: list[socket.socket] = []
+
 
 def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+    """A port as `hold` has it, for as long as this process runs."""
+    _held.append(hold())
+    return int(_held[-1].getsockname()[1])
+
+
+def hold() -> socket.socket:
+    """A loopback port that the system gives to nobody else while this is open. Nothing listens on it before a server
+    does, which may: servers set SO_REUSEADDR, and with it Linux shares a port until one of its sockets listens."""
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    return held
 
 
 class Process:

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ import pytest
 from tests.stack.emulator import EVENT_LIMIT
 from tests.stack.frontdoor import FrontDoor, ThrottledError
 from tests.stack.payload import DOMAIN
+
+# The first request waits for the start of its environment.
+get, post = partial(httpx.get, timeout=30), partial(httpx.post, timeout=30)
 
 TINY = """
 import json, os, pathlib, time
@@ -77,7 +81,7 @@ def door(start: Callable[..., FrontDoor]) -> FrontDoor:
 
 
 def test_a_request_reaches_the_handler_as_payload_format_2(door: FrontDoor) -> None:
-    answer = httpx.post(
+    answer = post(
         f"{door.url}/echo?a=1&b=%C3%A9&a=2",
         headers=[("X-Twice", "one"), ("X-Twice", "two"), ("Cookie", "c=3; d=4"), ("User-Agent", "me")],
         json={"text": "Ω✓"},
@@ -105,7 +109,7 @@ def test_a_request_reaches_the_handler_as_payload_format_2(door: FrontDoor) -> N
     ids=["binary", "not UTF-8", "no text type"],
 )
 def test_a_body_that_is_no_text_travels_as_base64(door: FrontDoor, kind: str, body: bytes) -> None:
-    event = httpx.post(f"{door.url}/echo", content=body, headers={"content-type": kind}).json()
+    event = post(f"{door.url}/echo", content=body, headers={"content-type": kind}).json()
 
     assert event["isBase64Encoded"] is True
     assert base64.b64decode(event["body"]) == body
@@ -114,13 +118,13 @@ def test_a_body_that_is_no_text_travels_as_base64(door: FrontDoor, kind: str, bo
 def test_a_compressed_body_travels_as_base64(door: FrontDoor) -> None:
     headers = {"content-type": "application/json", "content-encoding": "gzip"}
 
-    assert httpx.post(f"{door.url}/echo", content=b"{}", headers=headers).json()["isBase64Encoded"] is True
+    assert post(f"{door.url}/echo", content=b"{}", headers=headers).json()["isBase64Encoded"] is True
 
 
 def test_a_body_in_chunks_arrives_whole(door: FrontDoor) -> None:
     headers = {"content-type": "text/plain"}
 
-    event = httpx.post(f"{door.url}/echo", content=iter([b"one ", b"two ", b"three"]), headers=headers).json()
+    event = post(f"{door.url}/echo", content=iter([b"one ", b"two ", b"three"]), headers=headers).json()
 
     assert event["body"] == "one two three"
 
@@ -135,14 +139,14 @@ def test_slashes_at_the_start_of_the_path_stay(door: FrontDoor) -> None:
 
 
 def test_cookies_of_the_result_become_headers_of_their_own(door: FrontDoor) -> None:
-    answer = httpx.get(f"{door.url}/cookies")
+    answer = get(f"{door.url}/cookies")
 
     assert answer.headers.get_list("set-cookie") == ["a=1; Path=/", "b=2"]
     assert answer.text == "sweet"
 
 
 def test_a_base64_result_is_sent_as_bytes_with_its_own_status_and_headers(door: FrontDoor) -> None:
-    answer = httpx.get(f"{door.url}/binary")
+    answer = get(f"{door.url}/binary")
 
     assert answer.status_code == 201
     assert answer.content == b"\x00\x01\x02\xff"
@@ -151,7 +155,7 @@ def test_a_base64_result_is_sent_as_bytes_with_its_own_status_and_headers(door: 
 
 
 def test_a_bare_value_is_the_body_of_a_200(door: FrontDoor) -> None:
-    answer = httpx.get(f"{door.url}/who")
+    answer = get(f"{door.url}/who")
 
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "application/json"
@@ -159,14 +163,14 @@ def test_a_bare_value_is_the_body_of_a_200(door: FrontDoor) -> None:
 
 
 def test_an_answer_carries_the_id_that_the_handler_saw(door: FrontDoor) -> None:
-    answer = httpx.get(f"{door.url}/who")
+    answer = get(f"{door.url}/who")
 
     assert answer.headers["x-amzn-requestid"] == answer.json()["request_id"]
 
 
 @pytest.mark.parametrize(("method", "path"), [("HEAD", "/binary"), ("GET", "/empty")])
 def test_a_connection_goes_on_after_an_answer_without_body(door: FrontDoor, method: str, path: str) -> None:
-    with httpx.Client(base_url=door.url) as client:
+    with httpx.Client(base_url=door.url, timeout=30) as client:
         bodiless = client.request(method, path)
         after = client.get("/binary")
 
@@ -177,7 +181,7 @@ def test_a_connection_goes_on_after_an_answer_without_body(door: FrontDoor, meth
 def test_an_event_over_six_mebibytes_is_413_and_calls_nothing(door: FrontDoor) -> None:
     body = b"\xff" * (EVENT_LIMIT * 3 // 4)  # as base64 just over the limit, with the rest of the event
 
-    answer = httpx.post(f"{door.url}/length", content=body)
+    answer = post(f"{door.url}/length", content=body)
 
     assert answer.status_code == 413
     assert answer.headers["x-amzn-errortype"] == "RequestEntityTooLargeException"
@@ -187,15 +191,15 @@ def test_an_event_over_six_mebibytes_is_413_and_calls_nothing(door: FrontDoor) -
 def test_an_event_just_under_six_mebibytes_arrives_whole(door: FrontDoor) -> None:
     body = b"x" * (EVENT_LIMIT - 2000)
 
-    answer = httpx.post(f"{door.url}/length", content=body, headers={"content-type": "text/plain"}, timeout=30)
+    answer = post(f"{door.url}/length", content=body, headers={"content-type": "text/plain"})
 
     assert answer.json() == len(body)
 
 
 def test_calls_beyond_the_concurrency_are_429_until_one_ends(door: FrontDoor, tmp_path: Path) -> None:
     with Held(door, tmp_path / "gate"):
-        refused = httpx.get(f"{door.url}/who")
-    after = httpx.get(f"{door.url}/who")
+        refused = get(f"{door.url}/who")
+    after = get(f"{door.url}/who")
 
     assert refused.status_code == 429
     assert refused.headers["x-amzn-errortype"] == "TooManyRequestsException"
@@ -209,12 +213,12 @@ def test_environments_start_when_they_are_needed_and_are_used_again(
     door = start(size=3)
     assert door.pool.started == []
 
-    first = httpx.get(f"{door.url}/who").json()["pid"]
-    assert httpx.get(f"{door.url}/who").json()["pid"] == first
+    first = get(f"{door.url}/who").json()["pid"]
+    assert get(f"{door.url}/who").json()["pid"] == first
     assert len(door.pool.started) == 1
 
     with Held(door, tmp_path / "gate") as held:
-        beside = httpx.get(f"{door.url}/who").json()["pid"]
+        beside = get(f"{door.url}/who").json()["pid"]
 
     assert len(door.pool.started) == 2
     assert beside != first == held.answer.json()["pid"]
@@ -224,7 +228,7 @@ def test_an_environment_started_ahead_serves_the_first_request(start: Callable[.
     door = start(size=2)
 
     ahead = door.warm()
-    httpx.get(f"{door.url}/who")
+    get(f"{door.url}/who")
 
     assert door.pool.started == [ahead]
     assert len(ahead.invocations_ms) == 1
@@ -232,8 +236,8 @@ def test_an_environment_started_ahead_serves_the_first_request(start: Callable[.
 
 @pytest.mark.parametrize("path", ["/raise", "/exit", "/malformed", "/not-base64", "/too-long"])
 def test_a_failed_call_is_502_and_the_next_one_is_answered(door: FrontDoor, path: str) -> None:
-    failed = httpx.get(door.url + path)
-    after = httpx.get(f"{door.url}/who")
+    failed = get(door.url + path)
+    after = get(f"{door.url}/who")
 
     assert (failed.status_code, failed.text) == (502, "Internal Server Error")
     assert failed.headers["x-amzn-requestid"]
@@ -241,11 +245,11 @@ def test_a_failed_call_is_502_and_the_next_one_is_answered(door: FrontDoor, path
 
 
 def test_a_timeout_is_502_and_a_new_environment_answers_the_next_request(start: Callable[..., FrontDoor]) -> None:
-    door = start(size=1, timeout_s=3)
-    before = httpx.get(f"{door.url}/who").json()["pid"]
+    door = start(size=1, timeout_s=10)
+    before = get(f"{door.url}/who").json()["pid"]
 
-    failed = httpx.get(f"{door.url}/sleep", timeout=30)
-    after = httpx.get(f"{door.url}/who")
+    failed = get(f"{door.url}/sleep")
+    after = get(f"{door.url}/who")
 
     assert failed.status_code == 502
     assert after.json()["pid"] != before
@@ -263,13 +267,13 @@ def test_a_call_past_the_url_takes_any_event_and_counts_against_the_concurrency(
 
 def test_a_request_on_an_open_connection_takes_a_few_milliseconds(door: FrontDoor) -> None:
     times = []
-    with httpx.Client(base_url=door.url) as client:
+    with httpx.Client(base_url=door.url, timeout=30) as client:
         for _ in range(40):
             begin = time.perf_counter()
             client.post("/echo", json="x" * 20_000)
             times.append(time.perf_counter() - begin)
 
-    assert sorted(times)[10] < 0.025  # a server that lets Nagle's algorithm wait needs 40 ms
+    assert sorted(times)[5] < 0.04  # where a server lets Nagle's algorithm wait, all but one or two take longer
 
 
 class Held:
@@ -282,7 +286,7 @@ class Held:
         self._thread = threading.Thread(target=self._ask)
 
     def _ask(self) -> None:
-        self.answer = httpx.get(f"{self._door.url}/hold?{self._gate}", timeout=30)
+        self.answer = get(f"{self._door.url}/hold?{self._gate}")
 
     def __enter__(self) -> "Held":
         self._thread.start()
