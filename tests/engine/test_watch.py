@@ -29,7 +29,7 @@ for call in sys.argv[1:]:
     try:
         turns.vectors([[int(token)] for token in call.split(",")], None)
     except RuntimeError:
-        print("failed")
+        print("failed", flush=True)
 time.sleep(0.7)
 print("done")
 """
