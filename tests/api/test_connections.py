@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from handler.api import protocol
 from tests.stack.process import free_port
 
-HEAD_S, IDLE_S = 0.4, 1.0
+HEAD_S, IDLE_S = 0.4, 5.0
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 
 
@@ -44,6 +44,7 @@ def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:
+        assert thread.is_alive()
         time.sleep(0.01)
     yield number
     server.should_exit = True
@@ -75,23 +76,22 @@ def test_two_requests_go_over_one_connection_with_a_pause_between(connection: so
 
 
 @pytest.mark.parametrize("sent", [b"", GET[:20]], ids=["nothing", "a part"])
-def test_a_connection_without_a_head_is_closed(connection: socket.socket, sent: bytes) -> None:
+def test_a_connection_without_a_head_is_closed(port: int, sent: bytes) -> None:
     start = time.monotonic()
-    connection.sendall(sent)
-    assert connection.recv(1000) == b""
-    assert HEAD_S * 0.9 < time.monotonic() - start < HEAD_S + 1
+    with socket.create_connection(("127.0.0.1", port), timeout=4) as connection:
+        connection.sendall(sent)
+        assert connection.recv(1000) == b""
+    assert time.monotonic() - start > HEAD_S * 0.9
 
 
 def test_a_head_that_drips_is_closed_too_on_a_connection_that_has_been_used(connection: socket.socket) -> None:
     connection.sendall(GET)
     answered(connection)
-    start = time.monotonic()
     with contextlib.suppress(OSError):
-        for byte in GET[:20]:
+        for byte in GET[:20] + bytes(40):
             connection.sendall(bytes([byte]))
             time.sleep(HEAD_S / 5)
         raise AssertionError("it is read for as long as it lasts")
-    assert time.monotonic() - start < HEAD_S + 1
 
 
 def test_a_body_may_take_longer_than_a_head(connection: socket.socket) -> None:

@@ -81,11 +81,13 @@ def test_a_record_has_the_price_of_its_account_at_its_time(
 def test_a_price_begins_in_the_middle_of_traffic_and_older_records_keep_theirs(
     service: Service, tables: Tables, table: str, add: Callable[..., None]
 ) -> None:
-    change = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=2)
-    add("0.07", "0.07", change)
     prices = Prices(store.dynamodb, table, {MODEL: service._prices._settled[MODEL]})
     with client(service, tables.create_key("acct_switch", "inference")) as http:
-        while datetime.now(UTC) < change + timedelta(seconds=1):
+        change = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=3)
+        add("0.07", "0.07", change)
+        is_over = False
+        while not is_over:
+            is_over = datetime.now(UTC) > change  # of the last, before it is asked
             assert http.post("/v1/embeddings", json=BODY).status_code == 200
     seen = set()
     for record in tables.records():

@@ -1,6 +1,7 @@
 """The door of messages in this process, on MiniStack: what it is sent, and what it leaves."""
 
 import json
+import time
 import uuid
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,8 @@ import boto3
 from handler.events.messages import Messages
 from tests.batches.works import MODEL
 from tests.stack.queues import Queue
+
+SENT_MS = int(time.time() * 1000)  # a message of last month would count on a month that may be forgotten
 
 
 @dataclass
@@ -45,7 +48,7 @@ class Post:
 
 
 def record(body: str) -> dict[str, Any]:
-    attributes = {"ApproximateReceiveCount": "1", "SentTimestamp": "1795334401123"}
+    attributes = {"ApproximateReceiveCount": "1", "SentTimestamp": str(SENT_MS)}
     return {"messageId": str(uuid.uuid4()), "body": body, "attributes": attributes}
 
 

@@ -6,7 +6,7 @@ import uuid
 import pytest
 
 from handler.billing.ledger import Ledger
-from tests.batches.post import Post
+from tests.batches.post import SENT_MS, Post
 
 
 def test_a_message_that_is_delivered_again_is_answered_again_and_billed_once(post: Post) -> None:
@@ -20,7 +20,7 @@ def test_a_message_that_is_delivered_again_is_answered_again_and_billed_once(pos
 def test_a_redriven_message_is_known_by_its_senders_id(post: Post) -> None:
     first = post.message(id="order-1")
     again = first | {"messageId": str(uuid.uuid4())}
-    again["attributes"] = again["attributes"] | {"SentTimestamp": "1795934401123"}
+    again["attributes"] = again["attributes"] | {"SentTimestamp": str(SENT_MS + 7 * 86_400_000)}
     assert post.take(first) == post.take(again) == []
     assert len(post.records()) == len(post.objects()) == 1
 

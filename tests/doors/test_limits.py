@@ -3,6 +3,8 @@
 The services run with a wall clock that the tests set, so that a minute ends when a test needs it to.
 """
 
+import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -129,6 +131,7 @@ def test_a_key_without_limits_is_told_of_none_and_counted_nowhere(
 def test_a_minute_that_is_used_up_is_429_until_it_ends(
     timed: Timed, make_key: Callable[[Limits], Key], tables: Tables, unit: str
 ) -> None:
+    start = time.monotonic()
     timed.clock.set_minute_to_end_in(30)
     key = make_key({"requests": Limits(requests_per_minute=1), "tokens": Limits(tokens_per_minute=TOKENS + 1)}[unit])
     assert embed(timed, key.clear).status_code == 200
@@ -138,7 +141,7 @@ def test_a_minute_that_is_used_up_is_429_until_it_ends(
     assert (answer.status_code, error["type"], error["code"]) == (429, unit, "rate_limit_exceeded")
     assert f"Rate limit reached for {MODEL} on {unit} per min" in error["message"]
     wait_ms = int(answer.headers["retry-after-ms"])
-    assert 25_000 < wait_ms <= 30_000
+    assert 30_000 - (time.monotonic() - start) * 1000 < wait_ms <= 30_000
     assert int(answer.headers["retry-after"]) == -(-wait_ms // 1000)
     assert told(answer)[f"x-ratelimit-remaining-{unit}"] == {"requests": "0", "tokens": "1"}[unit]
     assert len(tables.records()) == records
@@ -172,7 +175,7 @@ def test_a_months_money_is_used_by_what_requests_cost_exactly(
 
 
 def test_an_accounts_keys_share_its_limit(timed: Timed, tables: Tables) -> None:
-    account = f"acct_shared_{id(timed)}"  # each door's own
+    account = f"acct_{uuid.uuid4().hex}"
     keys = Keys(store.dynamodb, tables.keys)
     keys.accounts.limit(account, {"requests_per_minute": 2})
     timed.clock.set_minute_to_end_in(30)
@@ -182,7 +185,7 @@ def test_an_accounts_keys_share_its_limit(timed: Timed, tables: Tables) -> None:
 
 
 def test_a_used_up_month_of_an_account_is_told_before_the_minute_of_its_key(timed: Timed, tables: Tables) -> None:
-    account = f"acct_quota_{id(timed)}"  # each door's own
+    account = f"acct_{uuid.uuid4().hex}"
     keys = Keys(store.dynamodb, tables.keys)
     keys.accounts.limit(account, {"tokens_per_month": TOKENS})
     clear, _ = keys.create(account, "inference", "", Limits(requests_per_minute=1))
@@ -229,10 +232,13 @@ SDKS = {"python": with_python, "node": with_node}
 def test_an_sdk_waits_until_the_minute_ends_and_passes(
     timed: Timed, make_key: Callable[[Limits], Key], tables: Tables, sdk: str, limits: Limits
 ) -> None:
-    key = make_key(limits)
-    timed.clock.set_minute_to_end_in(3)
-    use(timed, tables, key, 1)
-    attempts, status, _ = SDKS[sdk](timed, key.clear)
+    for ends_in in (3, 10, 30):  # Node may take seconds to start, and first ask when the minute is over
+        key = make_key(limits)
+        timed.clock.set_minute_to_end_in(ends_in)
+        use(timed, tables, key, 1)
+        attempts, status, _ = SDKS[sdk](timed, key.clear)
+        if attempts > 1:
+            break
     assert (attempts, status) in ((2, 200), (3, 200)), "a third where its timer fires a millisecond early"
 
 

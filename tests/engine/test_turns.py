@@ -17,6 +17,7 @@ from handler.engine.pace import Pace
 from handler.engine.sessions import Sessions
 from handler.engine.targets import CUDA
 from handler.engine.turns import Turns
+from tests.engine.conftest import queued
 
 TOGETHER = 256
 Wait = Callable[[int], None]
@@ -64,9 +65,10 @@ class Held:
         self.end(self._ended)
         self._ended += 1
 
-    def end_all(self) -> None:
-        for each in self._go:
-            each.set()
+    def end_all(self, but: int = -1) -> None:
+        for number in range(len(self._go)):
+            if number != but:
+                self.end(number)
 
 
 @pytest.fixture
@@ -83,15 +85,6 @@ LARGE, SMALL = 7, 5
 
 def ask(pool: ThreadPoolExecutor, shared: Turns, token: int, texts: int, length: int, **more: Any) -> Future[Any]:
     return pool.submit(shared.vectors, [[token] * length] * texts, None, **more)
-
-
-def queued(shared: Turns, calls: int) -> None:
-    """Until so many calls have texts that wait."""
-    for _ in range(1000):
-        if len(shared._calls) == calls:
-            return
-        threading.Event().wait(0.005)
-    raise AssertionError(shared._calls)
 
 
 @pytest.mark.parametrize("at_once", [1, 2])
@@ -233,28 +226,34 @@ def test_where_two_runs_of_a_call_fail_at_once_what_its_own_has_raised_is_kept(s
     assert not company.goes_with(poor)
 
 
-Helped = tuple[Turns, Callable[[float | None], Future[Any]], Callable[[], None]]
+Helped = tuple[Turns, Callable[[float], Future[Any]], Callable[[], None]]
 
 
 @pytest.fixture
 def helped(session: Held) -> Iterator[Helped]:
     """Turns; what asks for a text that a helper of another call then runs; and what lets that other call end."""
-    shared = turns(session, 2)
+    shared, tries = turns(session, 2), 50
     with ThreadPoolExecutor(2, "caller") as pool, session:
-        other = pool.submit(shared.vectors, [[1] * 200, [2] * 200, [3] * 200], None)
+        other = pool.submit(shared.vectors, [[1] * 200] * (tries + 3), None)
         session.wait_for(2)
 
-        def run(deadline: float | None) -> Future[Any]:
-            asked = pool.submit(shared.vectors, [[9] * 1000], deadline)
-            queued(shared, 2)
-            session.end(next(number for number, name in enumerate(session.threads) if name.startswith("run")))
-            session.wait_for(3)
-            assert (session.runs[2], session.threads[2][:3]) == ([9], "run")
-            return asked
+        def run(seconds: float) -> Future[Any]:
+            """Within so many from now."""
+            for number in range(2, 2 + 2 * tries, 2):
+                asked = pool.submit(shared.vectors, [[9] * 1000], time.monotonic() + seconds)
+                queued(shared, 2)
+                session.end(max(number for number, name in enumerate(session.threads) if name.startswith("run")))
+                session.wait_for(number + 1)
+                assert session.runs[number] == [9]
+                if session.threads[number].startswith("run"):
+                    return asked
+                session.end(number)  # its own thread was quicker
+                asked.result(10)
+                session.wait_for(number + 2)
+            raise AssertionError(session.threads)
 
         def leave() -> None:
-            for number in (0, 1, 3):
-                session.end(number)
+            session.end_all(but=len(session.runs) - 1)
             other.result(10)
 
         yield shared, run, leave
@@ -262,7 +261,7 @@ def helped(session: Held) -> Iterator[Helped]:
 
 def test_a_run_is_stopped_at_its_own_deadline_whosever_thread_it_is_in(helped: Helped) -> None:
     shared, run, leave = helped
-    asked = run(time.monotonic() + 1)
+    asked = run(2)
     leave()
     with pytest.raises(DeadlineError):
         asked.result(10)
@@ -271,7 +270,7 @@ def test_a_run_is_stopped_at_its_own_deadline_whosever_thread_it_is_in(helped: H
 
 def test_a_run_is_stopped_with_the_process_whosever_thread_it_is_in(helped: Helped) -> None:
     shared, run, leave = helped
-    asked = run(None)
+    asked = run(math.inf)
     leave()
     shared.close()
     with pytest.raises(DeadlineError):

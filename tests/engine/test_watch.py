@@ -33,7 +33,7 @@ for call in sys.argv[2:]:
     try:
         turns.vectors([[int(token)] for token in call.split(",")], None)
     except RuntimeError:
-        print("failed")
+        print("failed", flush=True)
 time.sleep(0.7)
 print("done")
 """
@@ -104,7 +104,7 @@ def test_a_run_that_prepares_something_may_take_as_long_as_a_first() -> None:
 def test_an_engine_whose_runs_all_fail_ends_the_process_and_one_that_fails_at_times_does_not() -> None:
     done = process(*[[700]] * 20, good=700)
     assert done.returncode == 1
-    assert 4 <= done.stdout.count("failed") < 20
+    assert 2 <= done.stdout.count("failed") < 20
     done = process(*[[700], [700], [1]] * 6)
     assert (done.returncode, done.stdout) == (0, "failed\n" * 12 + "done\n"), done.stderr
 

@@ -71,7 +71,7 @@ def test_a_request_that_is_no_http_any_more_gets_nothing_or_the_envelope(
     )
     chosen(given(_broken())(ask))()
 
-    assert plain.log.count("Traceback") == faults
+    assert plain.whole_log.count("Traceback") == faults
 
 
 def _exchange(server: PlainServer, sent: bytes) -> bytes:

@@ -100,8 +100,10 @@ class Books:
         return [Bucket(start, len(records), _groups(records)) for start, records in sorted(buckets.items())]
 
     def held(self, width: str) -> list[Bucket]:
+        """What there is from 40 days before the records to 40 days after them."""
         rollups = Rollups(store.dynamodb, self.tables.rollups)
-        return list(rollups.read(self.account, width, MIDNIGHT - 40 * 86400, MIDNIGHT + 40 * 86400))
+        times = [int(record.work.time.timestamp()) for record in self.records] or [MIDNIGHT]
+        return list(rollups.read(self.account, width, min(times) - 40 * 86400, max(times) + 40 * 86400))
 
     def agree(self) -> bool:
         """Whether every rollup there is, and no other, says what the records come to."""

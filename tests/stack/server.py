@@ -1,5 +1,6 @@
 """The service as the plain HTTP server that `handler/entry.sh` starts outside Lambda."""
 
+import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -28,3 +29,11 @@ class PlainServer:
     @property
     def log(self) -> str:
         return self.process.log
+
+    @property
+    def whole_log(self) -> str:
+        """With the line of every request that has been answered by now: it is written once the answer has left, but
+        before anything else is read."""
+        with urllib.request.urlopen(f"{self.url}/health", timeout=60) as answer:
+            answer.read()
+        return self.log
