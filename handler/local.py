@@ -213,10 +213,10 @@ def _wait(process: "subprocess.Popen[bytes]", port: int, output: IO[bytes]) -> N
 
 def _announce(port: int) -> None:
     from handler import store
-    from handler.billing.keys import Keys
+    from handler.billing.keytable import KeyTable
     from handler.engine import manifest
 
-    keys, facts = Keys(store.dynamodb, os.environ["KEYS_TABLE"]), manifest.load(Path(os.environ["MODEL_DIR"]))
+    keys, facts = KeyTable(store.dynamodb, os.environ["KEYS_TABLE"]), manifest.load(Path(os.environ["MODEL_DIR"]))
     inference, _ = keys.create(ACCOUNT, "inference", "make run")
     admin, _ = keys.create(ACCOUNT, "admin", "make run")
     meaning = "" if facts.weights == "real" else "\nIts weights are random: ITS VECTORS MEAN NOTHING."

@@ -31,6 +31,7 @@ class Http11(H11Protocol):
         super().__init__(*arguments, **named)
         self.app = PathForm(self.app)
         self._head: TimerHandle | None = None
+        self._has_ended = False  # what the client sends
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -44,6 +45,16 @@ class Http11(H11Protocol):
     def eof_received(self) -> bool:  # type: ignore[override]  # which asyncio takes as well as None
         """A client that sends no more may still wait for its answer (RFC 9112, 9.6); one that has hung up looks alike,
         so that it has only some seconds for what is not made yet."""
+        self._has_ended = True
+        return self._answers_the_rest()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._has_ended and not self.transport.is_closing() and not self._answers_the_rest():
+            self.transport.close()  # there is the beginning of a request at most
+
+    def _answers_the_rest(self) -> bool:
+        """Of what has been sent whole: whether a request is under way, or has just begun to be."""
         under_way = self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body
         if under_way:
             self.cycle.keep_alive = bool(self.conn.trailing_data[0])  # for requests that it has sent already

@@ -12,7 +12,7 @@ from handler.billing import console, known
 from handler.billing.buckets import WIDTHS, Bucket, Sums, merged
 from handler.billing.exports import Export, Part, Place
 from handler.billing.invoices import FORMATS, Invoice, differences, total
-from handler.billing.keys import Keys
+from handler.billing.keytable import KeyTable
 from handler.billing.minutes import Minutes
 from handler.billing.months import SETTLED_S, Month
 from handler.billing.rollups import Rollups
@@ -139,7 +139,7 @@ class _Books:
     def accounts(self) -> list[str]:
         """The one asked for, or all. ValueError for one that is not known."""
         with console.on(self._keys_table):
-            there = known.accounts(Keys(lambda: self.client, self._keys_table), self._rollups.accounts())
+            there = known.accounts(KeyTable(lambda: self.client, self._keys_table), self._rollups.accounts())
         return known.chosen(self._account, there)
 
     def rolled(self, account: str, month: Month) -> list[Bucket]:

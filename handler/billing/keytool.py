@@ -10,7 +10,8 @@ from typing import Any
 
 from handler import store
 from handler.billing import console, known
-from handler.billing.keys import FOUND_S, ROLES, Key, Keys
+from handler.billing.keys import FOUND_S, ROLES
+from handler.billing.keytable import Key, KeyTable
 from handler.contract.limits import Limits
 
 _OPTIONS = {
@@ -30,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     def work() -> int:
         name = console.table(asked.table, "keys_table")
         with console.on(name):
-            asked.call(Keys(store.dynamodb, name), asked)
+            asked.call(KeyTable(store.dynamodb, name), asked)
         return 0
 
     return console.run(work)
@@ -80,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _create(keys: Keys, asked: argparse.Namespace) -> None:
+def _create(keys: KeyTable, asked: argparse.Namespace) -> None:
     limits = Limits(**_asked_limits(asked))
     with _making(asked.account):
         clear, key = keys.create(asked.account, asked.role, asked.name, limits)
@@ -89,7 +90,7 @@ def _create(keys: Keys, asked: argparse.Namespace) -> None:
     print(clear)  # noqa: T201
 
 
-def _list(keys: Keys, _asked: argparse.Namespace) -> None:
+def _list(keys: KeyTable, _asked: argparse.Namespace) -> None:
     print("key\taccount\trole\tname\tcreated\tstate\tlimits")  # noqa: T201
     for _, key in sorted(keys.list(), key=lambda row: row[1].created):
         who = key.caller
@@ -107,7 +108,7 @@ def _state(key: Key) -> str:
     return f"{'expired' if key.expires <= time.time() else 'active until'} {_time(key.expires)}"
 
 
-def _limits(keys: Keys, asked: argparse.Namespace) -> None:
+def _limits(keys: KeyTable, asked: argparse.Namespace) -> None:
     changes = _asked_limits(asked)
     if not changes:
         raise ValueError(
@@ -123,7 +124,7 @@ def _limits(keys: Keys, asked: argparse.Namespace) -> None:
     print(f"{whose}: {_told(limits)}; functions notice within {FOUND_S} seconds.")  # noqa: T201
 
 
-def _rotate(keys: Keys, asked: argparse.Namespace) -> None:
+def _rotate(keys: KeyTable, asked: argparse.Namespace) -> None:
     with _making(f"the account of {asked.key_id}"):
         made = keys.rotate(asked.key_id, asked.grace)
     if made is None:
@@ -135,7 +136,7 @@ def _rotate(keys: Keys, asked: argparse.Namespace) -> None:
     print(clear)  # noqa: T201
 
 
-def _revoke(keys: Keys, asked: argparse.Namespace) -> None:
+def _revoke(keys: KeyTable, asked: argparse.Namespace) -> None:
     if not keys.revoke(asked.key_id):
         raise _unknown(asked.key_id)
     print(f"{asked.key_id} is revoked; functions notice within {FOUND_S} seconds.")  # noqa: T201

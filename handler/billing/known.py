@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable
 
-from handler.billing.keys import ALL_ACCOUNTS, Keys
+from handler.billing.accounts import ALL_ACCOUNTS
+from handler.billing.keytable import KeyTable
 
 
-def accounts(keys: Keys, rolled: Iterable[str] = ()) -> list[str]:
+def accounts(keys: KeyTable, rolled: Iterable[str] = ()) -> list[str]:
     """All of them, ascending; `rolled`: those that have rollups. Raises botocore's errors."""
     return sorted({key.caller.account for _, key in keys.list()}.union(rolled) - {ALL_ACCOUNTS})
 

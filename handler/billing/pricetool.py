@@ -7,7 +7,7 @@ from decimal import Decimal
 from handler import settings, store
 from handler.billing import console, known
 from handler.billing.accounts import ACCOUNT
-from handler.billing.keys import Keys
+from handler.billing.keytable import KeyTable
 from handler.billing.prices import AMOUNT, DECIMALS, LEAD_S, LISTED, Price, Prices, Row, rfc3339
 
 
@@ -101,7 +101,7 @@ def _must_be_meant(prices: Prices, asked: argparse.Namespace) -> None:
         )
     keys = settings.read().keys_table
     if asked.account != LISTED and keys:
-        known.chosen(asked.account, known.accounts(Keys(store.dynamodb, keys)))
+        known.chosen(asked.account, known.accounts(KeyTable(store.dynamodb, keys)))
 
 
 def _end(prices: Prices, asked: argparse.Namespace) -> None:

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
+from handler.billing.accounts import ALL_ACCOUNTS
 from handler.billing.buckets import WIDTHS, Bucket, Group, Sums
-from handler.billing.keys import ALL_ACCOUNTS, Caller
+from handler.billing.keys import Caller
 from handler.billing.rollups import Rollups
 from handler.contract import errors, pages
 from handler.contract.pages import Label

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from handler import settings
 from handler.billing import console, known
-from handler.billing.keys import Keys
+from handler.billing.keytable import KeyTable
 from handler.billing.minutes import Minutes
 from handler.billing.recount import Difference, Recount
 from handler.billing.rollups import Rollups
@@ -38,7 +38,7 @@ def _check(asked: argparse.Namespace) -> int:
         rollups = Rollups(_client, config.rollups_table)
         recount = Recount(Minutes(_client, config.usage_table, threads), rollups)
         with console.on(config.keys_table):
-            there = known.accounts(Keys(_client, config.keys_table), rollups.accounts())
+            there = known.accounts(KeyTable(_client, config.keys_table), rollups.accounts())
         accounts = known.chosen(asked.account, there)
         found = list(_differences(recount, accounts, asked))
     left = [each for each in found if not each.mended]

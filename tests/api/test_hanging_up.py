@@ -36,6 +36,33 @@ def test_a_client_that_sends_no_more_gets_its_answer_and_then_the_end(plain: Pla
     assert time.monotonic() - start < 30
 
 
+HEAD = b"GET /health HTTP/1.1\r\nhost: x\r\n"
+
+
+@pytest.mark.parametrize(
+    ("more", "answers"),
+    [
+        (b"GET /hea", 1),
+        (HEAD, 1),
+        (HEAD + b"content-length: 5\r\n\r\nab", 1),
+        (HEAD + b"\r\n", 2),
+        (HEAD + b"\r\n" + HEAD, 2),
+        (HEAD + b"\r\n" + HEAD + b"\r\n", 3),
+    ],
+    ids=["part of a head", "a head", "part of a body", "one more", "one more and a head", "two more"],
+)
+def test_of_what_it_had_sent_behind_all_that_is_whole_is_answered_and_then_the_connection_ends(
+    plain: PlainServer, inference_key: str, more: bytes, answers: int
+) -> None:
+    with begin(plain, inference_key, ["word " * 50]) as connection:
+        connection.sendall(more)
+        connection.shutdown(socket.SHUT_WR)
+        connection.settimeout(20)  # an idle connection has 75 seconds
+        received = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+    assert received.count(b"HTTP/1.1 200 OK") == answers
+    assert received.count(b"HTTP/1.1 ") == answers
+
+
 @pytest.mark.parametrize(("lingers", "within_s"), [(RESET, 30), (ORDERLY, 60)], ids=["reset", "orderly"])
 def test_work_for_a_client_that_has_gone_ends_and_is_not_billed(
     plain: PlainServer, tables: Tables, inference_key: str, lingers: bytes, within_s: int

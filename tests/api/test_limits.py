@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 
 from handler import store
 from handler.api.app import create_app
-from handler.billing.keys import Keys
+from handler.billing.keytable import KeyTable
 from handler.billing.ledger import Ledger, Record
 from handler.contract.limits import Limits
 from handler.engine.engine import Engine, NonFiniteVectorError
@@ -142,7 +142,7 @@ def test_a_limits_table_out_of_reach_is_503_and_nothing_is_billed(
 def test_limits_change_within_a_minute_of_the_operators_word(
     service: Service, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    operator = Keys(store.dynamodb, tables.keys)
+    operator = KeyTable(store.dynamodb, tables.keys)
     clear, key = operator.create("acct_limited", "inference", "")
     with client(service, clear) as http:
         assert http.post("/v1/embeddings", json=BODY).status_code == 200

@@ -11,6 +11,7 @@ import pytest
 from handler import store
 from handler.billing import keys, keytool
 from handler.billing.keys import Caller, Keys
+from handler.billing.keytable import KeyTable
 from handler.contract.limits import NO_LIMITS, Limits
 from tests.billing.conftest import Clock
 from tests.stack import faults, tools
@@ -18,7 +19,12 @@ from tests.stack.ministack import MiniStack, Tables
 
 
 @pytest.fixture
-def table(tables: Tables, clock: Clock) -> Keys:
+def table(tables: Tables, clock: Clock) -> KeyTable:
+    return KeyTable(store.dynamodb, tables.keys, clock)
+
+
+@pytest.fixture
+def callers(tables: Tables, clock: Clock) -> Keys:
     return Keys(store.dynamodb, tables.keys, clock)
 
 
@@ -48,37 +54,36 @@ def test_garbage_is_refused_without_a_look_at_the_table(spoil: Any) -> None:
     assert Keys(no_table, "none").find(spoil(keys.make())) is None
 
 
-def test_a_created_key_is_found_with_its_account_and_role(table: Keys) -> None:
+def test_a_created_key_is_found_with_its_account_and_role(table: KeyTable, callers: Keys) -> None:
     clear, key = table.create("acct_a", "inference", "one")
-    assert table.find(clear) == key.caller == Caller("acct_a", key.caller.key_id, "inference")
+    assert callers.find(clear) == key.caller == Caller("acct_a", key.caller.key_id, "inference")
     assert key.caller.key_id.startswith("key_")
 
 
-def test_a_key_has_the_limits_it_was_made_with(table: Keys) -> None:
+def test_a_key_has_the_limits_it_was_made_with(table: KeyTable, callers: Keys) -> None:
     limits = Limits(requests_per_minute=60, tokens_per_month=1_000_000)
     clear, key = table.create("acct_a", "inference", "limited", limits)
-    found = table.find(clear)
+    found = callers.find(clear)
     assert found is not None
     assert found.limits == key.caller.limits == limits
 
 
 def test_limits_are_changed_one_by_one_and_noticed_within_sixty_seconds(
-    table: Keys, tables: Tables, clock: Clock
+    table: KeyTable, callers: Keys, clock: Clock
 ) -> None:
     clear, key = table.create("acct_a", "inference", "", Limits(requests_per_minute=60, tokens_per_minute=1000))
-    before = table.find(clear)
-    operator = Keys(store.dynamodb, tables.keys, clock)
+    before = callers.find(clear)
     changes = {"requests_per_minute": None, "tokens_per_month": 5000}
-    assert operator.limit(key.caller.key_id, changes) == Limits(tokens_per_minute=1000, tokens_per_month=5000)
+    assert table.limit(key.caller.key_id, changes) == Limits(tokens_per_minute=1000, tokens_per_month=5000)
     clock.now += 59
-    assert table.find(clear) == before, "still remembered"
+    assert callers.find(clear) == before, "still remembered"
     clock.now += 1
-    found = table.find(clear)
+    found = callers.find(clear)
     assert found is not None
     assert found.limits == Limits(tokens_per_minute=1000, tokens_per_month=5000)
 
 
-def test_an_admin_key_which_embeds_nothing_is_given_no_limits(table: Keys) -> None:
+def test_an_admin_key_which_embeds_nothing_is_given_no_limits(table: KeyTable) -> None:
     with pytest.raises(ValueError, match="limits are for inference keys"):
         table.create("acct_a", "admin", "", Limits(requests_per_minute=1))
     _, key = table.create("acct_a", "admin", "")
@@ -86,17 +91,17 @@ def test_an_admin_key_which_embeds_nothing_is_given_no_limits(table: Keys) -> No
         table.limit(key.caller.key_id, {"requests_per_minute": 1})
 
 
-def test_a_key_stored_before_there_were_limits_has_none(table: Keys, tables: Tables) -> None:
+def test_a_key_stored_before_there_were_limits_has_none(table: KeyTable, callers: Keys, tables: Tables) -> None:
     clear, _ = table.create("acct_a", "inference", "old")
     store.dynamodb().update_item(
         TableName=tables.keys, Key={"hash": {"S": keys.digest(clear)}}, UpdateExpression="REMOVE limits"
     )
-    found = table.find(clear)
+    found = callers.find(clear)
     assert found is not None
     assert found.limits == NO_LIMITS
 
 
-def test_the_table_holds_the_hash_and_nothing_of_the_clear_key(table: Keys, tables: Tables) -> None:
+def test_the_table_holds_the_hash_and_nothing_of_the_clear_key(table: KeyTable, tables: Tables) -> None:
     clear, _ = table.create("acct_a", "inference", "hash only")
     hashed = hashlib.sha256(clear.encode()).hexdigest()
     rows = store.dynamodb().scan(TableName=tables.keys, ConsistentRead=True)["Items"]
@@ -104,73 +109,88 @@ def test_the_table_holds_the_hash_and_nothing_of_the_clear_key(table: Keys, tabl
     assert clear[3:19] not in json.dumps(rows)
 
 
-def test_an_unknown_key_is_nobody(table: Keys) -> None:
-    assert table.find(keys.make()) is None
+def test_an_unknown_key_is_nobody(callers: Keys) -> None:
+    assert callers.find(keys.make()) is None
 
 
-def test_a_revoked_key_stops_within_sixty_seconds(table: Keys, tables: Tables, clock: Clock) -> None:
+def test_a_revoked_key_stops_within_sixty_seconds(table: KeyTable, callers: Keys, clock: Clock) -> None:
     clear, key = table.create("acct_a", "inference", "revoked")
-    assert table.find(clear)
-    assert Keys(store.dynamodb, tables.keys, clock).revoke(key.caller.key_id)
+    assert callers.find(clear)
+    assert table.revoke(key.caller.key_id)
     clock.now += 59
-    assert table.find(clear), "still remembered"
+    assert callers.find(clear), "still remembered"
     clock.now += 1
-    assert table.find(clear) is None
+    assert callers.find(clear) is None
 
 
 def test_a_key_that_was_missing_is_looked_for_again_after_five_seconds(
-    table: Keys, tables: Tables, clock: Clock
+    table: KeyTable, callers: Keys, tables: Tables, clock: Clock
 ) -> None:
     clear = keys.make()
-    assert table.find(clear) is None
+    assert callers.find(clear) is None
     other, key = table.create("late", "inference", "")
     row = store.dynamodb().get_item(TableName=tables.keys, Key={"hash": {"S": keys.digest(other)}})["Item"]
     store.dynamodb().put_item(TableName=tables.keys, Item={**row, "hash": {"S": keys.digest(clear)}})
     clock.now += 4
-    assert table.find(clear) is None
+    assert callers.find(clear) is None
     clock.now += 1
-    assert table.find(clear) == key.caller
+    assert callers.find(clear) == key.caller
 
 
 def test_where_the_table_is_out_of_reach_keys_of_the_last_ten_minutes_are_served(
-    tables: Tables, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    table: KeyTable, callers: Keys, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """DynamoDB's absence is made by hand: the emulator cannot be away for one client only."""
-    table = Keys(store.dynamodb, tables.keys, clock)
     clear, _ = table.create("acct_a", "inference", "stale")
     other, _ = table.create("acct_a", "inference", "never seen")
-    assert table.find(clear)
+    assert callers.find(clear)
 
     def away(_: str) -> Caller | None:
         raise store.StoreUnavailableError("EndpointConnectionError")
 
-    monkeypatch.setattr(table, "_read", away)
+    monkeypatch.setattr(callers, "_read", away)
     clock.now += 599
-    assert table.find(clear)
+    assert callers.find(clear)
     with pytest.raises(store.StoreUnavailableError):
-        table.find(other)
+        callers.find(other)
     clock.now += 1
     with pytest.raises(store.StoreUnavailableError):
-        table.find(clear)
+        callers.find(clear)
 
 
 def test_an_id_of_no_key_is_looked_for_once_in_five_seconds(
-    table: Keys, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    table: KeyTable, callers: Keys, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scans, real = list[float](), Keys.list
+    scans, real = list[float](), keys.items
 
-    def counted(self: Keys) -> Any:
+    def counted(*of: Any) -> Any:
         scans.append(clock.now)
-        return real(self)
+        return real(*of)
 
-    monkeypatch.setattr(Keys, "list", counted)
-    assert [table.named("key_none") for _ in range(50)] == [None] * 50
+    monkeypatch.setattr(keys, "items", counted)
+    assert [callers.named("key_none") for _ in range(50)] == [None] * 50
     assert len(scans) == 1
     _, key = table.create("acct_a", "inference", "new")
-    assert table.named(key.caller.key_id) == key.caller, "one that has not been asked for before is found at once"
+    assert callers.named(key.caller.key_id) == key.caller, "one that has not been asked for before is found at once"
     clock.now += 5
-    assert table.named("key_none") is None
+    assert callers.named("key_none") is None
     assert len(scans) == 3
+
+
+def test_a_key_named_by_its_id_has_its_own_limits_and_its_accounts_until_it_ends(
+    table: KeyTable, callers: Keys, clock: Clock
+) -> None:
+    own, shared = Limits(requests_per_minute=60), Limits(tokens_per_month=5000)
+    (_, revoked), (_, rotated) = (table.create("acct_named", "inference", "", own) for _ in range(2))
+    table.accounts.limit("acct_named", {"tokens_per_month": 5000})
+    table.rotate(rotated.caller.key_id, 60)
+    for key in (revoked, rotated):
+        found = callers.named(key.caller.key_id)
+        assert found is not None
+        assert (found.account, found.limits, found.account_limits) == ("acct_named", own, shared)
+    table.revoke(revoked.caller.key_id)
+    clock.now += 60
+    assert [callers.named(key.caller.key_id) for key in (revoked, rotated)] == [None, None]
 
 
 def test_a_table_that_is_not_there_is_a_store_out_of_reach(ministack: MiniStack) -> None:
@@ -179,7 +199,7 @@ def test_a_table_that_is_not_there_is_a_store_out_of_reach(ministack: MiniStack)
 
 
 @pytest.mark.parametrize("account", ["", "a#b", "x" * 65, "a b", "ä"])
-def test_an_account_that_would_break_a_records_key_is_refused(table: Keys, account: str) -> None:
+def test_an_account_that_would_break_a_records_key_is_refused(table: KeyTable, account: str) -> None:
     with pytest.raises(ValueError, match="account"):
         table.create(account, "inference", "")
 
@@ -188,11 +208,11 @@ def run(tables: Tables, *words: str) -> tools.Done:
     return tools.run(keytool.main, *words, env={"KEYS_TABLE": tables.keys})
 
 
-def test_the_operators_tool_creates_lists_and_revokes(tables: Tables, table: Keys) -> None:
+def test_the_operators_tool_creates_lists_and_revokes(tables: Tables, callers: Keys) -> None:
     made = run(tables, "create", "--account", "acct_tool", "--role", "admin", "--name", "for ops")
     described, clear = made.out.splitlines()
     key_id = described.split(",")[0]
-    assert table.find(clear) == Caller("acct_tool", key_id, "admin")
+    assert callers.find(clear) == Caller("acct_tool", key_id, "admin")
 
     listed = run(tables, "list").out
     row = next(line for line in listed.splitlines() if line.startswith(key_id)).split("\t")
@@ -205,7 +225,7 @@ def test_the_operators_tool_creates_lists_and_revokes(tables: Tables, table: Key
     assert Keys(store.dynamodb, tables.keys).find(clear) is None
 
 
-def test_the_operators_tool_sets_shows_and_clears_limits(tables: Tables, table: Keys) -> None:
+def test_the_operators_tool_sets_shows_and_clears_limits(tables: Tables, callers: Keys) -> None:
     options = ("--rpm", "60", "--tpm", "90000")
     described, clear = run(tables, "create", "--account", "acct_tool", *options).out.splitlines()
     key_id = described.split(",")[0]
@@ -215,7 +235,7 @@ def test_the_operators_tool_sets_shows_and_clears_limits(tables: Tables, table: 
     assert changed.out == (
         f"{key_id}: 90000 tokens per minute, 5000000 tokens per month; functions notice within 60 seconds.\n"
     )
-    found = table.find(clear)
+    found = callers.find(clear)
     assert found is not None
     assert found.limits == Limits(tokens_per_minute=90_000, tokens_per_month=5_000_000)
     listed = run(tables, "list").out
@@ -247,7 +267,9 @@ def test_the_tool_says_what_is_wrong(tables: Tables) -> None:
 # Rotation
 
 
-def test_a_rotated_key_has_a_successor_alike_and_ends_with_its_grace(table: Keys, clock: Clock) -> None:
+def test_a_rotated_key_has_a_successor_alike_and_ends_with_its_grace(
+    table: KeyTable, callers: Keys, clock: Clock
+) -> None:
     limits = Limits(requests_per_minute=60, usd_per_month=Decimal("12.5"))
     old_clear, old = table.create("acct_a", "inference", "ci", limits)
     made = table.rotate(old.caller.key_id, 3600)
@@ -257,21 +279,21 @@ def test_a_rotated_key_has_a_successor_alike_and_ends_with_its_grace(table: Keys
     assert (key.name, key.caller.account, key.caller.role, key.caller.limits) == ("ci", "acct_a", "inference", limits)
     assert key.caller.key_id != old.caller.key_id
     clock.now = expires - 1.0
-    assert table.find(clear) == key.caller
-    assert table.find(old_clear) == table.remembered(old_clear) == old.caller
+    assert callers.find(clear) == key.caller
+    assert callers.find(old_clear) == callers.remembered(old_clear) == old.caller
     clock.now = expires
-    assert table.remembered(old_clear) is None, "to the second, remembered or not"
-    assert table.find(old_clear) is None
-    assert table.find(clear) == key.caller
+    assert callers.remembered(old_clear) is None, "to the second, remembered or not"
+    assert callers.find(old_clear) is None
+    assert callers.find(clear) == key.caller
 
 
-def test_an_expired_key_is_nobody_to_a_process_that_never_saw_it(table: Keys, tables: Tables, clock: Clock) -> None:
+def test_an_expired_key_is_nobody_to_a_process_that_never_saw_it(table: KeyTable, tables: Tables, clock: Clock) -> None:
     clear, key = table.create("acct_a", "inference", "")
     table.rotate(key.caller.key_id, 0)
     assert Keys(store.dynamodb, tables.keys, clock).find(clear) is None
 
 
-def test_a_key_is_rotated_once_and_not_after_its_end(table: Keys) -> None:
+def test_a_key_is_rotated_once_and_not_after_its_end(table: KeyTable) -> None:
     _, key = table.create("acct_a", "inference", "")
     table.rotate(key.caller.key_id, 3600)
     with pytest.raises(ValueError, match="has been revoked or rotated before"):
@@ -283,7 +305,7 @@ def test_a_key_is_rotated_once_and_not_after_its_end(table: Keys) -> None:
     assert table.rotate("key_none", 3600) is None
 
 
-def test_the_tool_rotates(tables: Tables, table: Keys) -> None:
+def test_the_tool_rotates(tables: Tables, table: KeyTable) -> None:
     _, old = table.create("acct_tool", "inference", "ci", Limits(tokens_per_month=5))
     done = run(tables, "rotate", old.caller.key_id, "--grace", "7d")
     described, clear = done.out.splitlines()
@@ -301,32 +323,33 @@ def test_the_tool_rotates(tables: Tables, table: Keys) -> None:
 
 
 def test_an_accounts_limits_come_with_each_of_its_keys_within_a_minute(
-    table: Keys, tables: Tables, clock: Clock
+    table: KeyTable, callers: Keys, clock: Clock
 ) -> None:
     (one, key), (two, _) = (table.create("acct_shared", "inference", name) for name in ("one", "two"))
     stranger, other = table.create("acct_share", "inference", "")
-    assert table.find(one) == key.caller
-    operator = Keys(store.dynamodb, tables.keys, clock)
+    assert callers.find(one) == key.caller
     money = Limits(usd_per_month=Decimal("0.000001"))
-    assert operator.accounts.limit("acct_shared", {"usd_per_month": Decimal("0.000001")}) == money
+    assert table.accounts.limit("acct_shared", {"usd_per_month": Decimal("0.000001")}) == money
     clock.now += 60
     for clear in (one, two):
-        found = table.find(clear)
+        found = callers.find(clear)
         assert found is not None
         assert (found.limits, found.account_limits) == (NO_LIMITS, money)
-    assert table.find(stranger) == other.caller
-    changed = operator.accounts.limit("acct_shared", {"usd_per_month": None, "requests_per_minute": 7})
+    assert callers.find(stranger) == other.caller
+    changed = table.accounts.limit("acct_shared", {"usd_per_month": None, "requests_per_minute": 7})
     assert changed == Limits(requests_per_minute=7)
-    assert ("acct_shared", changed) in operator.accounts.list()
-    assert not any("account#" in row[0] for row in operator.list()), "an account is no key"
+    assert ("acct_shared", changed) in table.accounts.list()
+    assert not any("account#" in row[0] for row in table.list()), "an account is no key"
 
 
-def test_a_key_that_is_remembered_costs_no_read_of_its_account(table: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_that_is_remembered_costs_no_read_of_its_account(
+    table: KeyTable, callers: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clear, _ = table.create("acct_a", "inference", "")
-    table.find(clear)
-    monkeypatch.setattr(table, "_client", lambda: pytest.fail("the table was asked"))
-    monkeypatch.setattr(table.accounts, "_client", lambda: pytest.fail("the table was asked"))
-    assert table.find(clear)
+    callers.find(clear)
+    monkeypatch.setattr(callers, "_client", lambda: pytest.fail("the table was asked"))
+    monkeypatch.setattr(callers._accounts, "_client", lambda: pytest.fail("the table was asked"))
+    assert callers.find(clear)
 
 
 def test_the_tool_sets_shows_and_clears_an_accounts_limits(tables: Tables) -> None:
@@ -357,7 +380,7 @@ def test_what_is_no_amount_of_money_is_refused(tables: Tables, value: str) -> No
 # Operators who are two, and answers that are lost
 
 
-def test_two_operators_lose_none_of_each_others_limits(table: Keys, tables: Tables) -> None:
+def test_two_operators_lose_none_of_each_others_limits(table: KeyTable, tables: Tables) -> None:
     _, key = table.create("acct_two", "inference", "")
     changes: list[dict[str, Any]] = [
         {"requests_per_minute": 60},
@@ -365,7 +388,7 @@ def test_two_operators_lose_none_of_each_others_limits(table: Keys, tables: Tabl
         {"tokens_per_month": 10**6},
         {"usd_per_month": Decimal("25.5")},
     ]
-    operators = [Keys(store.dynamodb, tables.keys) for _ in changes]
+    operators = [KeyTable(store.dynamodb, tables.keys) for _ in changes]
     with ThreadPoolExecutor(len(changes)) as pool:
         list(pool.map(lambda each, change: each.limit(key.caller.key_id, change), operators, changes))
         list(pool.map(lambda each, change: each.accounts.limit("acct_two", change), operators, changes))
@@ -375,7 +398,7 @@ def test_two_operators_lose_none_of_each_others_limits(table: Keys, tables: Tabl
 
 
 def test_limits_that_are_changed_while_a_key_is_rotated_are_not_lost(
-    table: Keys, tables: Tables, monkeypatch: pytest.MonkeyPatch
+    table: KeyTable, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the rotation has read is old by the time it writes: it writes nothing."""
     clear, key = table.create("acct_a", "inference", "")
@@ -387,9 +410,7 @@ def test_limits_that_are_changed_while_a_key_is_rotated_are_not_lost(
     assert Keys(store.dynamodb, tables.keys).find(clear)
 
 
-def test_a_key_revoked_while_it_is_rotated_gets_no_successor(
-    table: Keys, tables: Tables, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_key_revoked_while_it_is_rotated_gets_no_successor(table: KeyTable, monkeypatch: pytest.MonkeyPatch) -> None:
     _, key = table.create("acct_revoked", "inference", "")
     read = table._row(key.caller.key_id)
     table.revoke(key.caller.key_id)
@@ -405,15 +426,15 @@ def refusing(operation: str, times: int) -> Any:
     return lambda: made
 
 
-def test_a_key_whose_first_answer_is_lost_is_made_once(table: Keys, tables: Tables) -> None:
-    clear, key = Keys(refusing("PutItem", 1), tables.keys).create("acct_lost", "inference", "")
-    assert table.find(clear) == key.caller
+def test_a_key_whose_first_answer_is_lost_is_made_once(table: KeyTable, callers: Keys, tables: Tables) -> None:
+    clear, key = KeyTable(refusing("PutItem", 1), tables.keys).create("acct_lost", "inference", "")
+    assert callers.find(clear) == key.caller
     assert [each.caller for _, each in table.list() if each.caller.account == "acct_lost"] == [key.caller]
 
 
-def test_limits_whose_answers_are_lost_are_set(table: Keys, tables: Tables) -> None:
+def test_limits_whose_answers_are_lost_are_set(table: KeyTable, tables: Tables) -> None:
     _, key = table.create("acct_a", "inference", "")
-    operator = Keys(refusing("UpdateItem", 1), tables.keys)
+    operator = KeyTable(refusing("UpdateItem", 1), tables.keys)
     assert operator.limit(key.caller.key_id, {"requests_per_minute": 9}) == Limits(requests_per_minute=9)
 
 
@@ -421,7 +442,7 @@ def test_limits_whose_answers_are_lost_are_set(table: Keys, tables: Tables) -> N
 def test_a_key_of_which_no_answer_came_is_told_to_be_there_perhaps(
     words: list[str],
     operation: str,
-    table: Keys,
+    table: KeyTable,
     tables: Tables,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

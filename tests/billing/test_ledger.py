@@ -89,7 +89,7 @@ def test_no_other_module_writes_to_a_table_than_the_one_that_carries_the_conditi
     }
     assert found == {
         "handler/billing/puts.py": ["put_item", "transact_write_items"],
-        "handler/billing/keys.py": ["put_item", "transact_write_items"],
+        "handler/billing/keytable.py": ["put_item", "transact_write_items"],
         "handler/billing/prices.py": ["put_item"],
         "handler/billing/register.py": ["put_item"],
         "handler/billing/rollups.py": ["put_item"],

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 
 from handler import store
 from handler.billing import keys
-from handler.billing.keys import Keys
+from handler.billing.keytable import KeyTable
 from handler.billing.limits import Counters
 from handler.contract import errors
 from handler.contract.limits import Demand
@@ -129,7 +129,7 @@ def key_of(tables: Tables, inference_key: str, admin_key: str) -> Callable[[Refu
     def key(refusal: Refusal) -> str:
         if refusal.limits is None:
             return {"inference": inference_key, "admin": admin_key, "unknown": keys.make()}[str(refusal.key)]
-        clear, made = Keys(store.dynamodb, tables.keys).create("acct_limited", "inference", "tests", refusal.limits)
+        clear, made = KeyTable(store.dynamodb, tables.keys).create("acct_limited", "inference", "tests", refusal.limits)
         for ahead in (0, 60) if refusal.used else ():  # whichever minute it is when the request comes
             counters = Counters(store.dynamodb, tables.limits, partial(_after, ahead))
             counters.take(made.caller, Demand(MODEL, TOKENS, Decimal(0), _after(ahead)))

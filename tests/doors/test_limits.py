@@ -16,7 +16,8 @@ import openai
 import pytest
 
 from handler import store
-from handler.billing.keys import Caller, Keys
+from handler.billing.keys import Caller
+from handler.billing.keytable import KeyTable
 from handler.billing.limits import Counters
 from handler.contract.limits import Demand, Limits
 from tests.doors.conftest import ENTRY, ROOT
@@ -69,7 +70,7 @@ class Key:
 @pytest.fixture
 def make_key(tables: Tables) -> Callable[[Limits], Key]:
     def make(limits: Limits) -> Key:
-        clear, key = Keys(store.dynamodb, tables.keys).create("acct_limited", "inference", "tests", limits)
+        clear, key = KeyTable(store.dynamodb, tables.keys).create("acct_limited", "inference", "tests", limits)
         return Key(clear, key.caller.key_id, limits)
 
     return make
@@ -176,7 +177,7 @@ def test_a_months_money_is_used_by_what_requests_cost_exactly(
 
 def test_an_accounts_keys_share_its_limit(timed: Timed, tables: Tables) -> None:
     account = f"acct_{uuid.uuid4().hex}"
-    keys = Keys(store.dynamodb, tables.keys)
+    keys = KeyTable(store.dynamodb, tables.keys)
     keys.accounts.limit(account, {"requests_per_minute": 2})
     timed.clock.set_minute_to_end_in(30)
     answers = [embed(timed, keys.create(account, "inference", "")[0]) for _ in range(3)]
@@ -186,7 +187,7 @@ def test_an_accounts_keys_share_its_limit(timed: Timed, tables: Tables) -> None:
 
 def test_a_used_up_month_of_an_account_is_told_before_the_minute_of_its_key(timed: Timed, tables: Tables) -> None:
     account = f"acct_{uuid.uuid4().hex}"
-    keys = Keys(store.dynamodb, tables.keys)
+    keys = KeyTable(store.dynamodb, tables.keys)
     keys.accounts.limit(account, {"tokens_per_month": TOKENS})
     clear, _ = keys.create(account, "inference", "", Limits(requests_per_minute=1))
     timed.clock.set_minute_to_end_in(30)

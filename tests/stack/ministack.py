@@ -10,7 +10,7 @@ import boto3
 from samtranslator.yaml_helper import yaml_parse
 
 from handler import store
-from handler.billing.keys import Keys
+from handler.billing.keytable import KeyTable
 from handler.contract.limits import NO_LIMITS, Limits
 from tests.stack.process import Process, free_port
 
@@ -28,7 +28,7 @@ class Tables:
     jobs: str
 
     def create_key(self, account: str, role: str, limits: Limits = NO_LIMITS) -> str:
-        return Keys(store.dynamodb, self.keys).create(account, role, "tests", limits)[0]
+        return KeyTable(store.dynamodb, self.keys).create(account, role, "tests", limits)[0]
 
     def key_rows(self) -> list[dict[str, Any]]:
         """Every key."""
