@@ -163,10 +163,15 @@ def _ministack() -> Iterator[str]:
     """The endpoint of a MiniStack on a free loopback port, ended with the block, and also if this process is killed."""
     if not MINISTACK.is_file():
         raise LocalError(f"{MINISTACK.relative_to(HOUSE)} is not there: `make run` makes its environment.")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with tempfile.TemporaryDirectory(prefix="emblet-") as folder, tempfile.TemporaryFile() as output:
+    with (
+        socket.socket() as held,
+        tempfile.TemporaryDirectory(prefix="emblet-") as folder,
+        tempfile.TemporaryFile() as output,
+    ):
+        # Nobody else is given the port, and MiniStack, which says the same, can listen on it.
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        port = held.getsockname()[1]
         process = subprocess.Popen(  # noqa: S603
             [str(MINISTACK)],
             env={

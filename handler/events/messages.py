@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
+from itertools import chain, repeat
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +98,7 @@ class Messages:
         the engine fails at it again and at a good text not."""
         bulk, payer, found = self._service.bulk, asked.payer, None
         assert payer is not None  # noqa: S101  (else it would not be tried)
-        payers = iter((payer, payer.without_limits))  # which are counted once for however many attempts
+        payers = chain([payer], repeat(payer.without_limits))  # they are counted once, for however many attempts
         bulk.probe(until)  # by whose illness no message is to be blamed
         place = careful.of_message(asked.id, asked.work.time.timestamp())
 
