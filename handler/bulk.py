@@ -87,7 +87,9 @@ class Bulk:
 
     def probe(self, deadline: float | None = None) -> None:
         """Embed a good text, which nobody pays for. Raises what would come in the way of any."""
-        self._encode([self._accept({"model": self._models.all[0].id, "input": "a"})], deadline)
+        [answer] = self._encode([self._accept({"model": self._models.all[0].id, "input": "a"})], deadline)
+        if answer.status != 200:
+            raise RuntimeError("the engine makes no finite vector of a good text")
 
     def answer_each(
         self, asked: Iterable[tuple[Mapping[str, Any], Payer]], deadline: float | None = None, seconds: float = inf

@@ -1,5 +1,6 @@
-"""What callers have asked of the engine, and the runs that their texts share."""
+"""What callers have asked of the engine, the threads that wait for it, and the runs that their texts share."""
 
+import math
 import threading
 import time
 from collections import deque
@@ -63,6 +64,24 @@ class Call:
     def goes_with(self, other: "Call") -> bool:
         """Whether they may share a run."""
         return other is self or not (self.apart or other.apart)
+
+
+@dataclass(eq=False)
+class Waiting:
+    """A thread that waits for its turn, or for its call's end; `helps`: no caller waits with it."""
+
+    call: Call
+    turn: threading.Condition
+    helps: bool
+
+    @property
+    def may_run(self) -> bool:
+        return self.helps or bool(self.call.waiting)
+
+    @property
+    def until(self) -> float:
+        """Until when it may be at others' texts."""
+        return math.inf if self.helps else self.call.deadline
 
 
 @dataclass(eq=False)

@@ -18,12 +18,11 @@ import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import accumulate
 
 import numpy as np
 
-from handler.engine.calls import Call, DeadlineError, Matrix, NonFiniteVectorError, Run
+from handler.engine.calls import Call, DeadlineError, Matrix, NonFiniteVectorError, Run, Waiting
 from handler.engine.pace import Pace
 from handler.engine.sessions import Sessions
 from handler.engine.stops import Stops
@@ -32,24 +31,6 @@ from handler.engine.targets import CPU
 log = logging.getLogger(__name__)
 
 _TOKENS = 2048  # of all runs at once, if there is more than one: a run of 8,192 needs most of a gigabyte
-
-
-@dataclass(eq=False)
-class _Thread:
-    """One that waits for its turn, or for its call's end."""
-
-    call: Call
-    turn: threading.Condition
-    helps: bool
-
-    @property
-    def may_run(self) -> bool:
-        return self.helps or bool(self.call.waiting)
-
-    @property
-    def until(self) -> float:
-        """Until when it may be at others' texts."""
-        return math.inf if self.helps else self.call.deadline
 
 
 class Turns:
@@ -71,9 +52,9 @@ class Turns:
         self._calls: deque[Call] = deque()  # those with texts that wait, in the order of their turns
         self._running: list[Run] = []
         self._last = 0.0  # when one ended
-        self._failing: tuple[float, float] | None = None  # when the first and the last run failed since one succeeded
+        self._failing: tuple[float, float] | None = None  # when the first and the last did, since one that did not
         self._lock = threading.Lock()
-        self._idle: list[_Thread] = []
+        self._idle: list[Waiting] = []
         self._stops = Stops()
         self._closed = False
         self._helpers = ThreadPoolExecutor(max(1, at_once - 1), "run")
@@ -113,7 +94,8 @@ class Turns:
 
     @property
     def failing(self) -> float:
-        """Seconds from the first to the last of the runs that have failed, while none has succeeded."""
+        """Seconds from the first to the last of the runs that have failed, or made nothing finite, since one that did
+        not."""
         with self._lock:
             return self._failing[1] - self._failing[0] if self._failing else 0.0
 
@@ -126,11 +108,11 @@ class Turns:
                 each.turn.notify()
 
     def _serve(self, call: Call, *, helps: bool) -> None:
-        thread = _Thread(call, threading.Condition(self._lock), helps)
+        thread = Waiting(call, threading.Condition(self._lock), helps)
         while run := self._next(thread):
             self._run(run, thread.until)
 
-    def _next(self, thread: _Thread) -> Run | None:
+    def _next(self, thread: Waiting) -> Run | None:
         """The next run, as soon as there is room for it; none where the thread's call has all its vectors."""
         call = thread.call
         with self._lock:
@@ -196,8 +178,11 @@ class Turns:
         """What is raised is so by the threads of the call whose texts they are, which may be another's."""
         now = time.perf_counter()
         with self._lock:
-            self._failing = (self._failing[0] if self._failing else now, now)
+            self._failing = self._failing_until(now)
             run.fail(error)
+
+    def _failing_until(self, now: float) -> tuple[float, float]:
+        return self._failing[0] if self._failing else now, now
 
     def _take(self) -> Run:
         """One text of each call in turn, for as long as they fit."""
@@ -229,10 +214,11 @@ class Turns:
     def _give(self, run: Run, vectors: Matrix | None) -> None:
         """Each its vector; where a run gave none, its texts wait again, for those who have not left."""
         lengths = run.lengths
+        finite = [] if vectors is None else [bool(np.isfinite(each).all()) for each in vectors]
         with self._lock:
             now = time.perf_counter()
             if vectors is not None:
-                self._failing = None
+                self._failing = None if any(finite) else self._failing_until(now)
             if not run.failed:
                 # Of runs at the same time, no second counts twice. What was stopped would have taken longer: it counts
                 # as what it took.
@@ -243,7 +229,7 @@ class Turns:
                 if vectors is not None:
                     call.vectors[index] = vectors[place]
                     call.open -= 1
-                    if not np.isfinite(vectors[place]).all():
+                    if not finite[place]:
                         call.broken = index
                 elif not call.is_over:
                     if not call.waiting:

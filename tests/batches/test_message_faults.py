@@ -17,7 +17,7 @@ from handler.batches.rows import Rows
 from handler.bulk import Bulk
 from handler.contract import errors
 from handler.contract.limits import Limits
-from handler.engine.engine import DeadlineError, Engine
+from handler.engine.engine import DeadlineError, Engine, NonFiniteVectorError
 from handler.engine.pace import Pace
 from handler.events.messages import Messages
 from handler.service import Service
@@ -291,6 +291,18 @@ def test_while_the_engine_fails_at_everything_no_message_is_blamed(post: Post, m
     monkeypatch.undo()
     assert post.take(again(message, 9)) == []
     assert statuses(post) == [200]
+
+
+def test_while_the_engine_makes_nothing_finite_what_is_alone_comes_again(
+    post: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: Any) -> Any:
+        raise NonFiniteVectorError(0)
+
+    monkeypatch.setattr(Engine, "encode", failing)
+    message = post.message()
+    assert post.take(again(message, 3)) == [message["messageId"]]
+    assert post.objects() == []
 
 
 def test_what_makes_the_engine_ill_is_answered_so_once_that_is_sure(

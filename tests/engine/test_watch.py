@@ -10,6 +10,7 @@ HOUSE = Path(__file__).resolve().parents[2]
 PROCESS = """
 import logging, sys, time
 import numpy as np
+from handler.engine.calls import NonFiniteVectorError
 from handler.engine.pace import Pace
 from handler.engine.sessions import Sessions
 from handler.engine.turns import Turns
@@ -23,7 +24,7 @@ class Session:
         time.sleep(3600 if 666 in feed["input_ids"] else 1 if self.prepares else 0.1)
         if 700 in feed["input_ids"]:
             raise RuntimeError("CUDA failure 700")
-        return [np.ones((len(feed["lengths"]), 1), np.float32)]
+        return [np.full((len(feed["lengths"]), 1), np.nan if 800 in feed["input_ids"] else 1, np.float32)]
 
 logging.basicConfig()
 session = Session()
@@ -32,7 +33,7 @@ watch(turns, 0.5, [[int(sys.argv[1])]], lambda: session.prepares)
 for call in sys.argv[2:]:
     try:
         turns.vectors([[int(token)] for token in call.split(",")], None)
-    except RuntimeError:
+    except (NonFiniteVectorError, RuntimeError):
         print("failed", flush=True)
 time.sleep(0.7)
 print("done")
@@ -113,6 +114,13 @@ def test_a_text_that_always_fails_does_not_end_the_process_however_often_it_come
     done = process(*[[700]] * 20)
     assert (done.returncode, done.stdout) == (0, "failed\n" * 20 + "done\n"), done.stderr
     assert "all runs have failed for 1 s: a good one is tried" in done.stderr
+
+
+def test_nor_does_one_of_which_there_is_no_finite_vector_but_an_engine_that_makes_none_of_anything_does() -> None:
+    done = process(*[[800]] * 20)
+    assert (done.returncode, done.stdout) == (0, "failed\n" * 20 + "done\n"), done.stderr
+    done = process(*[[800]] * 20, good=800)
+    assert done.returncode == 1
 
 
 def test_an_engine_that_hangs_at_the_good_text_too_ends_the_process() -> None:
