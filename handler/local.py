@@ -6,25 +6,19 @@ what MiniStack held is gone then.
 """
 
 import argparse
-import contextlib
-import ctypes
-import http.client
 import os
 import shlex
 import signal
 import socket
-import subprocess
 import sys
-import tempfile
 import threading
-import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
-from handler import tables
+from handler import ministack, tables
 from handler.engine.manifest import LayerError
+from handler.ministack import MiniStackError
 from handler.settings import SettingError
 
 if TYPE_CHECKING:
@@ -32,7 +26,6 @@ if TYPE_CHECKING:
 
 HOUSE = Path(__file__).resolve().parent.parent
 LAYERS = HOUSE / "model_layer/out"
-MINISTACK = HOUSE / ".venv-ministack/bin/ministack"
 ACCOUNT = "local"
 _GRACE_S = 5  # what a request in flight gets after Ctrl-C
 _RECORD_S = 3.0  # and then, where it is embedded, its record
@@ -56,7 +49,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that what was started is ended
     try:
         _serve(asked.model, asked.port)
-    except (LocalError, SettingError, LayerError) as error:
+    except (LocalError, MiniStackError, SettingError, LayerError) as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return 1
     except KeyboardInterrupt:
@@ -74,7 +67,7 @@ def _serve(model: str, port: int) -> None:
     layer = Path(model) if Path(model).is_dir() else LAYERS / model
     if not (layer / "manifest.json").is_file():
         raise LocalError(f"There is no model layer in {layer}: `python -m model_layer build` makes one.")
-    with _listen(port) as listener, _ministack() as endpoint:
+    with _listen(port) as listener, ministack.started() as endpoint:
         for name in [name for name in os.environ if name.startswith("AWS_")]:
             del os.environ[name]  # a profile or an endpoint of the shell's would lead elsewhere
         os.environ |= {
@@ -156,64 +149,6 @@ def _listen(port: int) -> socket.socket:
             f"127.0.0.1:{port} cannot be had ({error.strerror}). Choose another: PORT={port + 1} make run"
         ) from None
     return listener
-
-
-@contextlib.contextmanager
-def _ministack() -> Iterator[str]:
-    """The endpoint of a MiniStack on a free loopback port, ended with the block, and also if this process is killed."""
-    if not MINISTACK.is_file():
-        raise LocalError(f"{MINISTACK.relative_to(HOUSE)} is not there: `make run` makes its environment.")
-    with (
-        socket.socket() as held,
-        tempfile.TemporaryDirectory(prefix="emblet-") as folder,
-        tempfile.TemporaryFile() as output,
-    ):
-        # Nobody else is given the port, and MiniStack, which says the same, can listen on it.
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        held.bind(("127.0.0.1", 0))
-        port = held.getsockname()[1]
-        process = subprocess.Popen(  # noqa: S603
-            [str(MINISTACK)],
-            env={
-                "PATH": os.environ.get("PATH", os.defpath),
-                "HOME": folder,
-                "TMPDIR": folder,
-                "BIND_HOST": "127.0.0.1",
-                "GATEWAY_PORT": str(port),
-            },
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C is for us: we end it once the last record is written
-            preexec_fn=_die_with_parent,
-        )
-        try:
-            _wait(process, port, output)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-            try:
-                process.wait(5)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def _die_with_parent() -> None:
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
-
-
-def _wait(process: "subprocess.Popen[bytes]", port: int, output: IO[bytes]) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-        with contextlib.suppress(OSError), contextlib.closing(connection):
-            connection.request("GET", "/_ministack/health")
-            if connection.getresponse().status == 200:
-                return
-        time.sleep(0.05)
-    output.seek(0)
-    raise LocalError(f"MiniStack did not start: {output.read()[-2000:].decode(errors='replace')}")
 
 
 def _announce(port: int) -> None:
