@@ -79,6 +79,7 @@ lock: .venv/ready  ## resolve pyproject.toml anew into the lock files
 	for name in $(PEERS); do compile --group pyproject.toml:peer-$$name -o tests/benchmarks/locks/$$name.lock; done
 
 clean:  ## remove environments, layers and caches
+	find handler model_layer tests -name __pycache__ -prune -exec rm -rf {} +
 	rm -rf .venv .venv-ministack .venv-clients .venv-peers tests/benchmarks/out tests/node/node_modules model_layer/out .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 .venv/ready: requirements.lock

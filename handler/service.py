@@ -55,7 +55,8 @@ class Service:
     @classmethod
     def open(cls, config: Settings) -> "Service":
         """Checks settings and layer, loads nothing yet. Raises SettingError or LayerError, which say what to do."""
-        settings.required(config, "keys_table", "usage_table", *(["results_bucket"] if config.jobs_table else []))
+        jobs = ["results_bucket", "plans_queue"] if config.jobs_table else []
+        settings.required(config, "keys_table", "usage_table", *jobs)
         layer = open_layer(config)
         queue, function = config.ledger_queue, config.aws_lambda_function_name
         outbox = Outbox(store.sqs, queue, function) if queue else None

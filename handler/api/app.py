@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,7 +20,9 @@ from handler.api.frame import Frame, reply
 from handler.api.paths import Paths
 from handler.api.threads import Threads
 from handler.contract import errors
+from handler.engine.manifest import LayerError
 from handler.service import Service
+from handler.settings import SettingError
 
 log = logging.getLogger(__name__)
 
@@ -35,14 +38,17 @@ def create_app(service: Service | None = None, room: int | None = None) -> FastA
 
     `room`: bytes of an answer that the host can return, None for any number.
 
-    Raises SettingError or LayerError at once where the function could never serve.
+    Where the process could never serve, it ends at once, with the reason.
     """
     lifespan = None
     if service is None:
         lifespan = _lifespan
-        config = settings.read()
-        logs.configure(config)
-        service = Service.open(config)
+        try:
+            config = settings.read()
+            logs.configure(config)
+            service = Service.open(config)
+        except (SettingError, LayerError) as error:
+            sys.exit(f"error: {error}")
         threading.Thread(target=_load, args=(service,), name="load", daemon=True).start()
     # docs.py has pages of its own
     app = FastAPI(title="emblet", openapi_url=None, redirect_slashes=False, lifespan=lifespan)

@@ -105,8 +105,7 @@ def watch(
     """The batch once it has ended. Raises RemoteError, and of a deployment that is away not before some minutes."""
     away = 0
     while batch["status"] not in FINAL:
-        counts = batch["request_counts"]
-        bar.show(batch["status"], counts["completed"] + counts["failed"], counts["total"], "lines")
+        bar.show(batch["status"], *_lines(batch), "lines")
         sleep(_LOOK_S)
         try:
             batch = remote.call("GET", f"/batches/{batch['id']}")
@@ -120,10 +119,16 @@ def watch(
             if away:
                 bar.say("the deployment is back")
             away = 0
-    counts = batch["request_counts"]
-    bar.show(batch["status"], counts["completed"] + counts["failed"], counts["total"], "lines")
+    bar.show(batch["status"], *_lines(batch), "lines")
     bar.end()
     return batch
+
+
+def _lines(batch: dict[str, Any]) -> tuple[int, int]:
+    """How many are done, and of how many; of what has been ended before its time, those that failed are none."""
+    counts = batch["request_counts"]
+    failed = 0 if batch["status"] in ("cancelled", "expired") else counts["failed"]
+    return counts["completed"] + failed, counts["total"]
 
 
 def _end(remote: Remote, batch: dict[str, Any], to: Path | None, out: TextIO) -> int:

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         "limits", parents=[table, limits], help="set or clear some limits; functions notice within a minute"
     )
     whose = change.add_mutually_exclusive_group(required=True)
-    whose.add_argument("key_id", nargs="?", help="whose, as `list` prints it (key_…)")
+    whose.add_argument("key_id", nargs="?", type=_key_id, help="whose, as `list` prints it (key_…)")
     whose.add_argument("--account", help="or all keys of this account together")
     change.set_defaults(call=_limits)
     revoke = calls.add_parser("revoke", parents=[table], help="end a key; functions notice within a minute")
@@ -77,8 +78,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     rotate.set_defaults(call=_rotate)
     for each in (rotate, revoke):
-        each.add_argument("key_id", help="as `list` prints it (key_…)")
+        each.add_argument("key_id", type=_key_id, help="as `list` prints it (key_…)")
     return parser
+
+
+def _key_id(text: str) -> str:
+    if text.startswith("sk-"):  # not to be said again
+        raise argparse.ArgumentTypeError("that is a key, and not its id, which `list` shows (key_…)")
+    return text
 
 
 def _create(keys: KeyTable, asked: argparse.Namespace) -> None:
@@ -86,8 +93,7 @@ def _create(keys: KeyTable, asked: argparse.Namespace) -> None:
     with _making(asked.account):
         clear, key = keys.create(asked.account, asked.role, asked.name, limits)
     who = f"{key.caller.key_id}, role {asked.role}, account {asked.account}, {_told(limits)}"
-    print(f"{who}. Keep it: it is shown only now.")  # noqa: T201
-    print(clear)  # noqa: T201
+    _hand_out(clear, who)
 
 
 def _list(keys: KeyTable, _asked: argparse.Namespace) -> None:
@@ -130,10 +136,7 @@ def _rotate(keys: KeyTable, asked: argparse.Namespace) -> None:
     if made is None:
         raise _unknown(asked.key_id)
     clear, key, expires = made
-    print(  # noqa: T201
-        f"{key.caller.key_id} follows {asked.key_id}, which ends {_time(expires)}. Keep it: it is shown only now."
-    )
-    print(clear)  # noqa: T201
+    _hand_out(clear, f"{key.caller.key_id} follows {asked.key_id}, which ends {_time(expires)}")
 
 
 def _revoke(keys: KeyTable, asked: argparse.Namespace) -> None:
@@ -156,6 +159,12 @@ def _making(account: str) -> Iterator[None]:
         raise ValueError(
             f"{error}. A key of {account} may be there that nobody has: `list` shows the newest last, `revoke` ends it"
         ) from error
+
+
+def _hand_out(clear: str, about: str) -> None:
+    """The key alone is the output, for a shell to take."""
+    print(f"{about}. Keep it: it is shown only now.", file=sys.stderr, flush=True)  # noqa: T201
+    print(clear)  # noqa: T201
 
 
 def _unknown(key_id: str) -> ValueError:

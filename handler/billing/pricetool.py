@@ -1,6 +1,7 @@
 """`python -m handler.billing.prices`: the operator's tool for prices, which begin at a time and are never rewritten."""
 
 import argparse
+import sys
 from datetime import datetime
 from decimal import Decimal
 
@@ -71,16 +72,21 @@ def _parser() -> argparse.ArgumentParser:
 
 def _list(prices: Prices, _asked: argparse.Namespace) -> None:
     print("model\taccount\teffective_at\tUSD per million\tof a batch")  # noqa: T201
-    for row in prices.list():
+    rows = list(prices.list())
+    for row in rows:
         amounts = ("as listed", "")
         if row.price:
             amounts = (f"{row.price.input_per_mtok:f}", f"{row.price.batch_input_per_mtok:f}")
         print("\t".join((row.model, row.account, rfc3339(row.effective_at), *amounts)))  # noqa: T201
+    if not rows:
+        print("no price is in the table: those of the settings hold", file=sys.stderr)  # noqa: T201
 
 
 def _set(prices: Prices, asked: argparse.Namespace) -> None:
     batch, part = asked.batch_usd, ""
     if batch is None:
+        if asked.batch_factor > 1:
+            raise ValueError("--batch-factor is a part of --usd, 1 at most; --batch-usd names a price that is more")
         batch, part = _exact(asked.usd * asked.batch_factor), f" ({asked.batch_factor:f} of it)"
     _must_be_meant(prices, asked)
     since = asked.at or prices.earliest()

@@ -141,7 +141,12 @@ def prepare(environment: str | None, module: str, options: dict[str, Any], log: 
 
 
 def python(environment: str | None) -> Path:
-    return HOUSE / ".venv-peers" / environment / "bin/python" if environment else Path(sys.executable)
+    if environment is None:
+        return Path(sys.executable)
+    found = HOUSE / ".venv-peers" / environment / "bin/python"
+    if not found.exists():
+        raise WorkerError(f"`make .venv-peers/{environment}/ready` makes its environment")
+    return found
 
 
 def _cpu_seconds(folder: Path) -> float:

@@ -210,8 +210,8 @@ def run(tables: Tables, *words: str) -> tools.Done:
 
 def test_the_operators_tool_creates_lists_and_revokes(tables: Tables, callers: Keys) -> None:
     made = run(tables, "create", "--account", "acct_tool", "--role", "admin", "--name", "for ops")
-    described, clear = made.out.splitlines()
-    key_id = described.split(",")[0]
+    [clear] = made.out.splitlines()
+    key_id = made.err.split(",")[0]
     assert callers.find(clear) == Caller("acct_tool", key_id, "admin")
 
     listed = run(tables, "list").out
@@ -227,9 +227,9 @@ def test_the_operators_tool_creates_lists_and_revokes(tables: Tables, callers: K
 
 def test_the_operators_tool_sets_shows_and_clears_limits(tables: Tables, callers: Keys) -> None:
     options = ("--rpm", "60", "--tpm", "90000")
-    described, clear = run(tables, "create", "--account", "acct_tool", *options).out.splitlines()
-    key_id = described.split(",")[0]
-    assert "60 requests per minute, 90000 tokens per minute. Keep it" in described
+    made = run(tables, "create", "--account", "acct_tool", *options)
+    [clear], key_id = made.out.splitlines(), made.err.split(",")[0]
+    assert "60 requests per minute, 90000 tokens per minute. Keep it" in made.err
 
     changed = run(tables, "limits", key_id, "--rpm", "none", "--tokens-per-month", "5000000")
     assert changed.out == (
@@ -247,6 +247,15 @@ def test_what_is_no_limit_is_refused(tables: Tables, value: str) -> None:
     refused = run(tables, "limits", "key_any", f"--rpm={value}")
     assert refused.status == 2
     assert "expected a whole number from 1, at most 15 digits, or `none`" in refused.err
+
+
+@pytest.mark.parametrize("words", [("revoke",), ("rotate",), ("limits", "--rpm", "1")])
+def test_a_key_in_its_ids_place_is_not_said_again(tables: Tables, words: tuple[str, ...]) -> None:
+    clear = tables.create_key("acct_tool", "inference")
+    refused = run(tables, *words, clear)
+    assert refused.status == 2
+    assert "that is a key, and not its id" in refused.err
+    assert clear[3:10] not in refused.err + refused.out
 
 
 def test_the_tool_says_what_is_wrong(tables: Tables) -> None:
