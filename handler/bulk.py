@@ -64,8 +64,11 @@ class Counted(Protocol):
 class Bulk:
     """Answers requests by the group."""
 
-    def __init__(self, models: Models, intake: Intake, counters: Counters, engine: Engine) -> None:
+    def __init__(
+        self, models: Models, intake: Intake, counters: Counters, engine: Engine, *, has_many_callers: bool
+    ) -> None:
         self._models, self._intake, self._counters, self._engine = models, intake, counters, engine
+        self._has_many_callers = has_many_callers
 
     def answer(
         self,
@@ -142,13 +145,18 @@ class Bulk:
         try:
             return [*self._encode([*works], deadline)]
         except DeadlineError as error:
-            if len(works) == 1 and time.monotonic() - begun > seconds / 2:  # nobody else took its time
+            if len(works) == 1 and time.monotonic() - begun > seconds / 2 and self._took_it_all(works[0], seconds):
                 return [Answered.refused(_too_long(works[0], seconds))]
             return [error] * len(works)
         except Exception as error:
             if len(works) == 1:
                 return [error]
             return [answer for work in works for answer in self._attempt([work], deadline, seconds)]
+
+    def _took_it_all(self, work: _Work, seconds: float) -> bool:
+        """Whether a piece of work has had so much time for itself alone: nobody else took of it, or by the measured
+        rate it needs as much."""
+        return not self._has_many_callers or self._engine.pace.seconds(work.cost) > seconds / 2
 
     def _accept(self, body: Mapping[str, Any]) -> _Work | ApiError:
         try:

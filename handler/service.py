@@ -55,8 +55,9 @@ class Service:
     @classmethod
     def open(cls, config: Settings) -> "Service":
         """Checks settings and layer, loads nothing yet. Raises SettingError or LayerError, which say what to do."""
-        jobs = ["results_bucket", "plans_queue"] if config.jobs_table else []
-        settings.required(config, "keys_table", "usage_table", *jobs)
+        settings.required(config, "keys_table", "usage_table", *(["results_bucket"] if config.jobs_table else []))
+        if config.jobs_table and not config.plans_queue:
+            log.warning("PLANS_QUEUE: not set. Batches are taken, and begun by the hourly event alone.")
         layer = open_layer(config)
         queue, function = config.ledger_queue, config.aws_lambda_function_name
         outbox = Outbox(store.sqs, queue, function) if queue else None
@@ -83,7 +84,8 @@ class Service:
 
         if self._engine is None:
             raise errors.try_again(errors.LOADING, RETRY_S)
-        return Bulk(self.models, self._intake, self._counters, self._engine)
+        many = self.settings.has_many_callers
+        return Bulk(self.models, self._intake, self._counters, self._engine, has_many_callers=many)
 
     @property
     def payers(self) -> "Payers":

@@ -26,7 +26,6 @@ from handler.settings import Settings
 DEATHS, DEATHS_AMONG_MANY = 2, 4  # executions that have ended at a line of which it is dead
 ALONE = threading.Lock()  # of this process: whoever may be about to end it holds it, so that nobody else is blamed
 _DEATH, _DELAY = "death#", "delay#"  # and the offset of a line: how often
-_LATE = 2  # executions that had no time for a line for which there is none
 _ENDS_S = 60.0  # after its deadline an execution has ended, and its message is not there again yet
 _MESSAGE_S = 30 * 86400  # a row of a message, since it was sent: two queues keep it for 14 days each
 _ATTEMPTS = 2  # at what fails alone, where other texts do not
@@ -43,7 +42,7 @@ class Fate(Enum):
 
     OPEN = auto()
     DEAD = auto()  # so many as it takes have died of it
-    LATE = auto()  # two had begun with it, and their time was up before it was done
+    LATE = auto()  # as many had begun with it, and their time was up before it was done
 
 
 class BusyError(TimeoutError):
@@ -152,7 +151,7 @@ class Careful:
         """Keep that the line at this byte is under way, if it is still to be tried."""
         if self._counts[f"{_DEATH}{offset}"] >= self._deaths:
             return Fate.DEAD
-        if self._counts[f"{_DELAY}{offset}"] >= _LATE:
+        if self._counts[f"{_DELAY}{offset}"] >= self._deaths:
             return Fate.LATE
         self._begun.append(offset)  # also where it may be kept and nobody has said so
         own = {"at": {"N": str(offset)}, "by": {"S": self._me}, "until": {"N": f"{self._until:.3f}"}}

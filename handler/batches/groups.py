@@ -18,10 +18,12 @@ Asked = tuple[Line, Request | Unreadable]
 
 @dataclass(frozen=True)
 class Group:
-    """Lines that go to the engine together, from the `first` on, by its place in the shard; `alone`: one beside which
-    nothing else may be under way, and whose `fate` is known."""
+    """Lines that go to the engine together, from the `first` on, by its place in the shard; `model`: the batch's id of
+    what they ask for, by whatever name; `alone`: one beside which nothing else may be under way, and whose `fate` is
+    known."""
 
     batch: str
+    model: str
     first: int
     lines: Sequence[Asked]
     fate: Fate = Fate.OPEN
@@ -46,7 +48,7 @@ class Group:
 def one_by_one(batch: Batch, found: Iterator[Line], at: Careful) -> Iterator[Group]:
     """Each line alone, once it is kept that it is under way."""
     for place, line in enumerate(found):
-        yield Group(batch.id, place, [(line, lines.planned(line))], at.begin(line.offset), alone=True)
+        yield Group(batch.id, str(batch.model), place, [(line, lines.planned(line))], at.begin(line.offset), alone=True)
 
 
 def together(batch: Batch, found: Iterator[Line]) -> Iterator[Group]:
@@ -55,7 +57,7 @@ def together(batch: Batch, found: Iterator[Line]) -> Iterator[Group]:
     for line in found:
         group.append((line, lines.planned(line)))
         if len(group) == TOGETHER:
-            yield Group(batch.id, first, group)
+            yield Group(batch.id, str(batch.model), first, group)
             first, group = first + TOGETHER, []
     if group:
-        yield Group(batch.id, first, group)
+        yield Group(batch.id, str(batch.model), first, group)

@@ -179,7 +179,8 @@ class Worker:
         if group.fate is Fate.LATE:
             return group.too_late(deadline)
         places = enumerate((asked.body for _, asked in group.lines), group.first)
-        readable = {place: body for place, body in places if body is not None}
+        # By the name that the plan found: a line's own may be an alias that this function does not know, or no more.
+        readable = {place: {**body, "model": group.model} for place, body in places if body is not None}
         found = self._embedded(group, readable, takings, deadline) if readable else []
         if found is None:
             return group.failed()

@@ -94,6 +94,13 @@ class Ledger:
         with store.answering(self._puts.usage):
             return not self._holds(record.key())
 
+    def is_billed(self, record: Record) -> bool:
+        """Whether the work of a record is in the ledger, with whatever else it says. Raises StoreUnavailableError."""
+        if record.work.identity is not None and (entry := self._puts.entry(record, self._budget())) is not None:
+            return not entries.refuses(record, entry)
+        with store.answering(self._puts.usage):
+            return self._holds(record.key())
+
     def settle(self, record: Record) -> Outcome:
         """Write a record whose answer has left long since: any number of times, in any order with others, as much is
         billed; within bounds where several calls with one body are in one window (retries.py). Raises

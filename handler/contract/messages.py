@@ -11,6 +11,7 @@ from handler.contract import body, errors, fields
 from handler.contract.errors import ApiError
 
 _ACCOUNT = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_PREFIX = 1024 - 37  # bytes: of an object's key (S3, "Naming objects"), less the name of an answer
 _S3 = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,62})/((?:.*/)?)")
 _NAMES = {"key_id": 0, "id": 1, "custom_id": 0}  # and how many characters each has at least
 _LONGEST = 256  # characters of any of them
@@ -90,5 +91,7 @@ def _place(to: Any, destinations: str) -> Place | None:
         case {"s3": str(where)} if (found := _S3.fullmatch(where)) and any(
             where.startswith(each) for each in allowed if each.startswith("s3://") and each.endswith("/")
         ):
+            if len(found[2].encode()) > _PREFIX or {".", ".."} & {*found[2].split("/")}:
+                raise UnreadableError("it is to be answered below a prefix that no object of S3 can have")
             return Place(found[1], found[2])
     raise UnreadableError("it is to be answered at no place of RESULT_DESTINATIONS")

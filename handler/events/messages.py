@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from decimal import Decimal
 from functools import partial
 from itertools import chain, repeat
 from math import inf
@@ -159,13 +160,23 @@ class Messages:
             raise answer
         record = self._record(asked, answer)
         if record is None:
-            self._send(asked, answer)
+            if self._has_answer(asked):
+                log.info("message %s has its answer, and comes too late for another", asked.id)
+            else:
+                self._send(asked, answer)
         elif record.work.identity is not None and self._ledger.is_reused(record):
             self._send(asked, Answered.refused(errors.KEY_REUSED.error(param="id")))
         else:
             self._send(asked, answer)
             if self._ledger.write(record) is Outcome.REUSED:  # since we looked: but its answer has left
                 self._ledger.settle(record)
+
+    def _has_answer(self, asked: _Asked) -> bool:
+        """Whether what is refused now was answered and billed before, when its key, quota or time allowed it."""
+        if asked.message.fault is not None:
+            return False
+        record = Record(asked.work, asked.message.account, "", "", 0, 1, Decimal(0))
+        return self._ledger.is_billed(record)
 
     def _record(self, asked: _Asked, answer: Answered) -> Record | None:
         """What is to be billed; None for what is refused."""

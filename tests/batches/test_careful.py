@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -184,6 +185,24 @@ def test_a_line_is_dead_once_so_many_executions_have_ended_at_it(works: Works, d
     assert [ends_at(each) for each in (300, *[0] * deaths)] == [careful.Fate.OPEN] * (deaths + 1)
     assert ends_at(0) is careful.Fate.DEAD
     assert ends_at(300) is careful.Fate.OPEN, "the first has ended there, and no other"
+
+
+@pytest.mark.parametrize("deaths", [careful.DEATHS, careful.DEATHS_AMONG_MANY])
+def test_a_line_is_late_once_as_many_had_no_time_for_it(works: Works, deaths: int) -> None:
+    """Where a process has many calls, others may have taken it."""
+    batch = works.submit([line("1"), line("2")])
+
+    def has_no_time() -> careful.Fate:
+        with (
+            suppress(DeadlineError),
+            careful.Careful(works.rows, careful.of_shard(batch, 0), None, deaths) as at,
+        ):
+            fate = at.begin(0)
+            raise DeadlineError
+        return fate
+
+    assert [has_no_time() for _ in range(deaths)] == [careful.Fate.OPEN] * deaths
+    assert has_no_time() is careful.Fate.LATE
 
 
 @pytest.mark.parametrize(

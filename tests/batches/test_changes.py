@@ -89,3 +89,12 @@ def test_a_batch_of_a_model_that_this_function_does_not_serve_waits_for_one_that
     works.deploy(works.config)
     works.until_quiet()
     works.whole(batch, ["1", "3"])
+
+
+def test_lines_by_an_alias_that_only_the_planning_function_knows_are_done(works: Works) -> None:
+    """Of the two functions the one has been deployed before the other; or the alias has gone since."""
+    works.deploy(replace(works.config, model_aliases=f"text-embedding-3-small={MODEL}"))
+    batch = works.submit([line("1", model="text-embedding-3-small"), line("2")])
+    works.until_quiet()
+    done = works.whole(batch, ["1", "2"])
+    assert {each["response"]["body"]["model"] for each in done.output.values()} == {MODEL}

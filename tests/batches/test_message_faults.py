@@ -21,6 +21,7 @@ from handler.engine.engine import DeadlineError, Engine, NonFiniteVectorError
 from handler.engine.pace import Pace
 from handler.events.messages import Messages
 from handler.service import Service
+from handler.settings import Settings
 from handler.store import StoreUnavailableError
 from tests.batches.post import Context, Post
 from tests.batches.works import MODEL, KilledError
@@ -99,12 +100,17 @@ def test_what_takes_longer_than_expected_keeps_the_others_waiting_twice_and_is_a
     monkeypatch.setattr(time, "monotonic", lambda: clock() + sum(slept))
     monkeypatch.setattr(Engine, "encode", slow)
     monkeypatch.setattr(Pace, "seconds", lambda *_: 0.0)
+    monkeypatch.setattr(Settings, "has_many_callers", False)
     good, large = post.message("good"), post.message(["word"] * 600)
     names = [good["messageId"], large["messageId"]]
     for received in (1, 2):
         assert post.take(again(good, received), again(large, received), context=Context(15)) == names
     assert post.take(again(good, 3), again(large, 3), context=Context(15)) == []
     assert (statuses(post), len(post.records())) == ([200, 504], 1)
+
+    monkeypatch.setattr(Settings, "has_many_callers", True)
+    other = post.message(["word"] * 600)
+    assert post.take(again(other, 4), context=Context(15)) == [other["messageId"]], "others may have taken its time"
 
 
 def test_answers_that_are_held_at_once_are_bounded(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,10 @@ import uuid
 import pytest
 
 from handler.billing.ledger import Ledger
+from handler.contract.limits import Limits
+from handler.service import Service
 from tests.batches.post import SENT_MS, Post
+from tests.stack.ministack import Tables
 
 
 def test_a_message_that_is_delivered_again_is_answered_again_and_billed_once(post: Post) -> None:
@@ -15,6 +18,24 @@ def test_a_message_that_is_delivered_again_is_answered_again_and_billed_once(pos
             assert post.take(sent) == []
     assert len(post.objects()) == 2
     assert len(post.records()) == 2
+
+
+@pytest.mark.parametrize("name", [None, "order-1"])
+@pytest.mark.parametrize("to_queue", [False, True])
+def test_what_refuses_it_the_second_time_takes_no_answer_back(
+    post: Post, tables: Tables, service: Service, name: str | None, to_queue: bool
+) -> None:
+    """The quota is used up by its own first delivery."""
+    key = service.keys.find(tables.create_key(post.account, "inference", Limits(tokens_per_month=3)))
+    assert key is not None
+    to = {"queue": post.answers.url} if to_queue else None
+    sent, other = (post.message(f"jumps {n}", key_id=key.key_id, id=each, to=to) for n, each in ((1, name), (2, None)))
+    for _ in range(2):
+        assert post.take(sent) == []
+    assert post.take(other) == []
+    found = [json.loads(each["body"]) for each in post.answers.messages()] if to_queue else post.objects()
+    assert sorted(each["response"]["status_code"] for each in found) == [200, 429]
+    assert len(post.records()) == 1
 
 
 def test_a_redriven_message_is_known_by_its_senders_id(post: Post) -> None:

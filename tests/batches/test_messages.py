@@ -111,6 +111,18 @@ def test_who_cannot_be_answered_lies_with_the_reason_among_the_dead(post: Post, 
     assert len(post.records()) == 1
 
 
+@pytest.mark.parametrize(("prefix", "is_dead"), [("a" * 900, False), ("a" * 1000, True), ("x/../y", True)])
+def test_a_prefix_that_no_object_can_have_is_told_before_anything_is_embedded(
+    post: Post, prefix: str, is_dead: bool
+) -> None:
+    assert post.take(post.message(to={"s3": f"s3://{post.bucket}/elsewhere/{prefix}/"})) == []
+    client: Any = boto3.client("sqs")
+    dead = client.receive_message(QueueUrl=post.dead.url, MessageAttributeNames=["All"]).get("Messages", [])
+    reasons = [each["MessageAttributes"]["reason"]["StringValue"] for each in dead]
+    assert reasons == ["it is to be answered below a prefix that no object of S3 can have"] * is_dead
+    assert len(post.records()) == (not is_dead)
+
+
 def test_of_what_is_too_long_beside_its_reason_the_head_lies_among_the_dead(
     post: Post, monkeypatch: pytest.MonkeyPatch
 ) -> None:

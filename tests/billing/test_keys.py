@@ -317,7 +317,7 @@ def test_a_key_is_rotated_once_and_not_after_its_end(table: KeyTable) -> None:
 def test_the_tool_rotates(tables: Tables, table: KeyTable) -> None:
     _, old = table.create("acct_tool", "inference", "ci", Limits(tokens_per_month=5))
     done = run(tables, "rotate", old.caller.key_id, "--grace", "7d")
-    described, clear = done.out.splitlines()
+    [clear], described = done.out.splitlines(), done.err
     key_id = described.split(" ")[0]
     found = Keys(store.dynamodb, tables.keys).find(clear)
     assert found == Caller("acct_tool", key_id, "inference", Limits(tokens_per_month=5))
