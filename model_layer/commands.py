@@ -92,7 +92,7 @@ def _build(asked: argparse.Namespace) -> int:
         if model.weights != "seeded":
             raise SourceError(f"{model.id} has the layers it was trained with; --layers is for seeded models.")
         model, name = model.with_layers(asked.layers), f"{name}-{asked.layers}"
-    if asked.local is not None and not asked.local.is_dir():
+    if asked.local is not None and model.weights != "seeded" and not asked.local.is_dir():
         raise SourceError(f"--from {asked.local} is no folder that is there.")
     suffixes = ["cuda"] * (target == "cuda") + [precision] * (precision != default)
     folder = asked.out or OUT / "-".join([name, *suffixes])

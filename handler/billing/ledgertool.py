@@ -21,8 +21,8 @@ def main(arguments: list[str] | None = None) -> int:
     """0: every record of the log is in the ledger; 1: not all of them, with the reason on stderr; 2: a wrong call."""
     parser = _parser()
     asked = parser.parse_args(arguments)
-    if asked.file != "-" and not Path(asked.file).is_file():
-        parser.error(f"{asked.file} is no file that is there")
+    if asked.file != "-" and not Path(asked.file).exists():  # which may be a pipe
+        parser.error(f"{asked.file} is not there")
     done: Counter[Outcome] = Counter()
     try:
         return console.run(lambda: _replay(asked, done), _HINT)

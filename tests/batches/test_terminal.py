@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from handler.batches.__main__ import Bar, main, watch
+from handler.batches.__main__ import Bar, _lines, main, watch
 from handler.batches.paths import PathError, check
 from handler.batches.remote import AwayError, Remote, RemoteError
 from tests.batches.works import Works, line
@@ -202,6 +202,12 @@ def test_the_bar_tells_rate_and_time_left() -> None:
         last = out.getvalue().rpartition("\r")[2]
         assert last.startswith("in_progress  [###")
         assert f"10% {said}" in last
+
+
+def test_of_a_batch_that_was_ended_the_bar_counts_what_was_done() -> None:
+    counts = {"completed": 15, "failed": 85, "total": 100}
+    for status, done in (("completed", 100), ("in_progress", 100), ("cancelled", 15), ("expired", 15)):
+        assert _lines({"status": status, "request_counts": counts}) == (done, 100)
 
 
 def test_what_is_no_batchs_id_is_a_matter_of_usage(capsys: pytest.CaptureFixture[str]) -> None:

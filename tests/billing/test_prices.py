@@ -331,6 +331,8 @@ def test_what_is_no_price_is_refused(tables: Tables, usd: str) -> None:
 def test_a_batch_factor_that_gives_no_exact_price_is_refused(tables: Tables) -> None:
     refused = run(tables, "set", "m", "--usd", "0.000001", "--batch-factor", "0.5")
     assert (refused.status, "--batch-usd names one" in refused.err) == (1, True)
+    refused = run(tables, "set", "m", "--usd", "0.01", "--batch-factor", "5")
+    assert (refused.status, "is a part of --usd, 1 at most" in refused.err) == (1, True)
     assert "cannot end" in run(tables, "end", "m").err
 
 

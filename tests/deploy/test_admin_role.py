@@ -98,7 +98,7 @@ def run(tool: Callable[[list[str]], int], *calls: str, status: int = 0) -> None:
 
 def keys(capsys: pytest.CaptureFixture[str], _: Path) -> None:
     run(keytool.main, f"create --account {ACCOUNT} --rpm 5")
-    key_id = capsys.readouterr().out.split(",")[0]
+    key_id = capsys.readouterr().err.split(",")[0]
     run(keytool.main, "list", f"limits {key_id} --rpm 6 --tpm none", f"limits --account {ACCOUNT} --rpm 9")
     run(keytool.main, f"rotate {key_id}", f"revoke {key_id}")
 

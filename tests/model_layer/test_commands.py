@@ -145,6 +145,7 @@ def test_a_layer_that_is_there_is_not_built_again(minilm: Path) -> None:
     [
         (("build", "all-minilm-l6-v2", "--layers", "2"), 1, "--layers is for seeded models"),
         (("build", "bge-m3-seeded", *NONE, "--from", "/nowhere"), 1, "it has no files to take from"),
+        (("build", "bge-m3", "--from", "/nowhere"), 1, "--from /nowhere is no folder that is there"),
         (("build", "bge-m3-seeded", "--layers", "²"), 2, "expected a whole number, 1 or more"),
     ],
 )
