@@ -74,6 +74,16 @@ class Http11(H11Protocol):
         if data:
             super().data_received(data)
             self._expect_head()
+            self._keep_alive_anew()
+
+    def _keep_alive_anew(self) -> None:
+        """uvicorn ends its limit of an idle connection at any byte; where that is of a body whose request has been
+        answered already, no answer is to come that would begin it anew."""
+        answered = self.cycle is not None and self.cycle.response_complete and not self.transport.is_closing()
+        if answered and self._head is None and self.timeout_keep_alive_task is None:
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
     def _expect_head(self) -> None:
         """Close the connection if a head that is awaited does not come in time; between two, uvicorn's own limit of an

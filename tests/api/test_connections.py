@@ -13,13 +13,13 @@ from starlette.types import Receive, Scope, Send
 from handler.api import protocol
 from tests.stack.process import free_port
 
-HEAD_S, IDLE_S = 0.4, 5.0
+HEAD_S, IDLE_S = 0.4, 2.0
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 
 
-async def answer(_scope: Scope, receive: Receive, send: Send) -> None:
-    """An application that answers a request with the length of its body."""
-    length, more = 0, True
+async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+    """An application that answers a request with the length of its body, and one for `/refused` before it has come."""
+    length, more = 0, scope["path"] != "/refused"
     while more:
         message = await receive()
         length, more = length + len(message.get("body", b"")), message.get("more_body", False)
@@ -100,3 +100,24 @@ def test_a_body_may_take_longer_than_a_head(connection: socket.socket) -> None:
         time.sleep(HEAD_S / 2)
         connection.sendall(bytes([byte]))
     assert answered(connection) == b"4"
+
+
+@pytest.mark.parametrize("sent", [b"s", b"slow"], ids=["a part", "the whole"])
+def test_a_connection_is_closed_too_if_of_a_body_something_came_after_the_answer(
+    connection: socket.socket, sent: bytes
+) -> None:
+    connection.sendall(b"POST /refused HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\n")
+    assert answered(connection) == b"0"
+    connection.sendall(sent)
+    start = time.monotonic()
+    assert connection.recv(1000) == b""
+    assert time.monotonic() - start > IDLE_S * 0.9
+
+
+def test_a_connection_is_of_use_after_a_body_that_came_after_the_answer(connection: socket.socket) -> None:
+    connection.sendall(b"POST /refused HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\n")
+    assert answered(connection) == b"0"
+    connection.sendall(b"slow")
+    time.sleep(HEAD_S)
+    connection.sendall(GET)
+    assert answered(connection) == b"0"
