@@ -16,7 +16,7 @@ from handler.api.paths import SERVER
 from handler.contract import errors
 from handler.contract.body import JSON
 
-_HALF_CLOSED_S = 10.0  # for the answer to a client that sends no more: many of them have gone altogether
+_HALF_CLOSED_S = 10.0  # to begin the answer to a client that sends no more: many of them have gone altogether
 
 _HEAD_S = 30.0  # for a request's head: of a connection's first since it opened, of others since their first byte
 
@@ -62,7 +62,7 @@ class Http11(H11Protocol):
         return under_way
 
     def _give_up(self, cycle: RequestResponseCycle) -> None:
-        if not cycle.response_complete:
+        if not cycle.response_started:  # one that is being read has a reader
             cycle.disconnected = True
             cycle.message_event.set()
             self.transport.close()
