@@ -31,9 +31,9 @@ def test_usage_is_told_while_uploads_wait_for_the_bucket(
     with PlainServer(env, HOUSE, tmp_path / "log") as server, ThreadPoolExecutor(UPLOADS) as clients:
 
         def upload(number: int) -> int:
-            sent = {"file": (f"{number}.jsonl", b"{}"), "purpose": (None, "batch")}
-            headers = {"authorization": f"Bearer {key}"}
-            return httpx.post(f"{server.url}/v1/files", files=sent, headers=headers, timeout=60).status_code
+            file, headers = {"file": (f"{number}.jsonl", b"{}")}, {"authorization": f"Bearer {key}"}
+            form = {"purpose": "batch"}
+            return httpx.post(f"{server.url}/v1/files", data=form, files=file, headers=headers, timeout=60).status_code
 
         outage.begin(Fault("S3", 1000))
         uploads = [clients.submit(upload, number) for number in range(UPLOADS)]
