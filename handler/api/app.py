@@ -27,8 +27,9 @@ from handler.settings import SettingError
 log = logging.getLogger(__name__)
 
 # Requests read at once. Their threads are neither those that look up keys nor those of what the engine has, so that
-# none waits for another. Reports hold many buckets in memory while they are summed.
-_READERS, _TELLERS = 8, 4
+# none waits for another. Reports hold many buckets in memory while they are summed. The keepers of files and batches
+# wait for S3 too, which may take two times twenty seconds to say nothing.
+_READERS, _TELLERS, _KEEPERS = 8, 4, 8
 
 _RECORD_S = 3.0  # for a record that neither DynamoDB nor the ledger queue takes: both end within them
 
@@ -57,6 +58,7 @@ def create_app(service: Service | None = None, room: int | None = None) -> FastA
     app.state.readers = Threads(_READERS, alone=alone)
     app.state.workers = Threads(service.settings.max_queue_requests, alone=alone)
     app.state.tellers = Threads(_TELLERS, alone=alone)
+    app.state.keepers = Threads(_KEEPERS, alone=alone)
     app.state.bodies = Bodies(service.settings)
     for resource in (embeddings, models, usage, docs, health):
         app.include_router(resource.router)

@@ -16,7 +16,7 @@ from handler.api.paths import SERVER
 from handler.contract import errors
 from handler.contract.body import JSON
 
-_HALF_CLOSED_S = 10.0  # for the answer to a client that sends no more: many of them have gone altogether
+_HALF_CLOSED_S = 10.0  # to begin the answer to a client that sends no more: many of them have gone altogether
 
 _HEAD_S = 30.0  # for a request's head: of a connection's first since it opened, of others since their first byte
 
@@ -62,7 +62,7 @@ class Http11(H11Protocol):
         return under_way
 
     def _give_up(self, cycle: RequestResponseCycle) -> None:
-        if not cycle.response_complete:
+        if not cycle.response_started:  # one that is being read has a reader
             cycle.disconnected = True
             cycle.message_event.set()
             self.transport.close()
@@ -74,6 +74,16 @@ class Http11(H11Protocol):
         if data:
             super().data_received(data)
             self._expect_head()
+            self._keep_alive_anew()
+
+    def _keep_alive_anew(self) -> None:
+        """uvicorn ends its limit of an idle connection at any byte; where that is of a body whose request has been
+        answered already, no answer is to come that would begin it anew."""
+        answered = self.cycle is not None and self.cycle.response_complete and not self.transport.is_closing()
+        if answered and self._head is None and self.timeout_keep_alive_task is None:
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
     def _expect_head(self) -> None:
         """Close the connection if a head that is awaited does not come in time; between two, uvicorn's own limit of an

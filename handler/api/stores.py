@@ -13,6 +13,6 @@ T = TypeVar("T")
 
 async def reached(request: Request, call: Callable[[], T]) -> T:
     """What the call gives. Raises 503, or what the call raises."""
-    threads: Threads = request.app.state.tellers
+    threads: Threads = request.app.state.keepers
     with within_reach("Jobs table or results bucket"):
         return await threads.run(call)

@@ -1,5 +1,6 @@
 """How long the plain server keeps a connection, over its own protocol class; the limits are short here."""
 
+import asyncio
 import contextlib
 import socket
 import threading
@@ -13,24 +14,28 @@ from starlette.types import Receive, Scope, Send
 from handler.api import protocol
 from tests.stack.process import free_port
 
-HEAD_S, IDLE_S = 0.4, 5.0
+HEAD_S, IDLE_S, HALF_CLOSED_S = 0.4, 2.0, 0.4
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 
 
-async def answer(_scope: Scope, receive: Receive, send: Send) -> None:
-    """An application that answers a request with the length of its body."""
-    length, more = 0, True
+async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+    """An application that answers a request with the length of its body, and one for `/refused` before it has come. The
+    head of that for `/later`, and the body of that for `/long`, come after what a half-closed client has."""
+    length, more = 0, scope["path"] != "/refused"
     while more:
         message = await receive()
         length, more = length + len(message.get("body", b"")), message.get("more_body", False)
     body = str(length).encode()
+    await asyncio.sleep(HALF_CLOSED_S * 2 if scope["path"] == "/later" else 0)
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+    await asyncio.sleep(HALF_CLOSED_S * 2 if scope["path"] == "/long" else 0)
     await send({"type": "http.response.body", "body": body})
 
 
 @pytest.fixture
 def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     monkeypatch.setattr(protocol, "_HEAD_S", HEAD_S)
+    monkeypatch.setattr(protocol, "_HALF_CLOSED_S", HALF_CLOSED_S)
     number = free_port()
     config = uvicorn.Config(
         answer,
@@ -100,3 +105,37 @@ def test_a_body_may_take_longer_than_a_head(connection: socket.socket) -> None:
         time.sleep(HEAD_S / 2)
         connection.sendall(bytes([byte]))
     assert answered(connection) == b"4"
+
+
+@pytest.mark.parametrize("sent", [b"s", b"slow"], ids=["a part", "the whole"])
+def test_a_connection_is_closed_too_if_of_a_body_something_came_after_the_answer(
+    connection: socket.socket, sent: bytes
+) -> None:
+    connection.sendall(b"POST /refused HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\n")
+    assert answered(connection) == b"0"
+    connection.sendall(sent)
+    start = time.monotonic()
+    assert connection.recv(1000) == b""
+    assert time.monotonic() - start > IDLE_S * 0.9
+
+
+def test_a_connection_is_of_use_after_a_body_that_came_after_the_answer(connection: socket.socket) -> None:
+    connection.sendall(b"POST /refused HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\n")
+    assert answered(connection) == b"0"
+    connection.sendall(b"slow")
+    time.sleep(HEAD_S)
+    connection.sendall(GET)
+    assert answered(connection) == b"0"
+
+
+def test_a_client_that_sends_no_more_may_take_as_long_as_it_does_to_read_an_answer(connection: socket.socket) -> None:
+    connection.sendall(GET.replace(b"/", b"/long", 1))
+    connection.shutdown(socket.SHUT_WR)
+    assert answered(connection) == b"0"
+    assert connection.recv(1000) == b""
+
+
+def test_but_not_as_long_as_it_does_to_begin_one(connection: socket.socket) -> None:
+    connection.sendall(GET.replace(b"/", b"/later", 1))
+    connection.shutdown(socket.SHUT_WR)
+    assert connection.recv(1000) == b""

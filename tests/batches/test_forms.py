@@ -2,11 +2,13 @@
 
 import http.client
 import json
+import tracemalloc
 
 import httpx
 import pytest
 
 from handler.api import forms
+from handler.contract import errors
 from tests.stack.server import PlainServer
 
 NAMES = ["in.jsonl", "größe 数据.jsonl", "50%20off, 100%25.jsonl", 'a"b\\c; name=d.jsonl', "a\r\nb.jsonl"]
@@ -30,6 +32,30 @@ def test_a_file_has_the_name_that_a_client_gave_it(name: str) -> None:
 def test_a_name_is_read_as_it_is_written(written: str, name: str) -> None:
     form = f"--x\r\ncontent-disposition: form-data; name=file; {written}\r\n\r\n{{}}\r\n--x--"
     assert forms.read("multipart/form-data; boundary=x", form.encode())["file"].filename == name
+
+
+def form(length: int) -> bytes:
+    """Of a file whose name has so many bytes."""
+    head = b'content-disposition: form-data; name="file"; filename="' + b"a" * length + b'"'
+    return b"--x\r\n" + head + b"\r\n\r\n{}\r\n--x--"
+
+
+def test_the_head_of_a_part_has_16_kib() -> None:
+    length = (16 << 10) - 100
+    found = forms.read("multipart/form-data; boundary=x", form(length))["file"]
+    assert (found.filename, found.body) == ("a" * length, b"{}")
+
+
+@pytest.mark.parametrize("length", [16 << 10, 8 << 20])
+def test_a_longer_head_is_refused_before_it_is_read(length: int) -> None:
+    sent = form(length)
+    tracemalloc.start()
+    with pytest.raises(errors.ApiError) as refused:
+        forms.read("multipart/form-data; boundary=x", sent)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert refused.value.body() == errors.BROKEN_FORM.error().body()
+    assert peak < 3 * len(sent) + (1 << 20)  # the body is split
 
 
 def test_a_file_larger_than_a_body_may_be_is_told_the_other_way(jobs_plain: PlainServer, inference_key: str) -> None:
