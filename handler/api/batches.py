@@ -28,10 +28,11 @@ async def create(request: Request) -> Response:
 
     state = request.app.state
     async with state.bodies.read(request, state.service.settings.request_seconds) as raw:
-        identity = origin.work(request, came, raw).identity
+        work = origin.work(request, came, raw)
         asked = batches.asked(body.read(raw))
     key_hash = digest(auth.credential(request.headers) or "")
-    batch, new = await reached(request, lambda: desk.create(asked, caller, key_hash, identity))
+    again_s = state.service.settings.retry_window if work.attempt and work.attempt.count else 0
+    batch, new = await reached(request, lambda: desk.create(asked, caller, key_hash, work.identity, again_s))
     return JSONResponse(batch.wire(), headers={} if new else {"x-emblet-replay": "true"})
 
 

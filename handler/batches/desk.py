@@ -11,9 +11,9 @@ from handler.batches.rows import new_id
 from handler.billing.keys import Caller
 from handler.billing.work import Identity
 from handler.contract import errors
-from handler.contract.batches import WINDOW_S, Asked, Batch
+from handler.contract.batches import MOST, WINDOW_S, Asked, Batch
 from handler.contract.errors import ApiError
-from handler.contract.files import File
+from handler.contract.files import File, Page
 from handler.settings import Settings
 
 
@@ -28,12 +28,17 @@ class Desk:
         files = Files.open(config)
         return cls(Jobs(files.rows), files, Steps(store.queues, config.plans_queue))
 
-    def create(self, asked: Asked, caller: Caller, key_hash: str, identity: Identity | None) -> tuple[Batch, bool]:
+    def create(
+        self, asked: Asked, caller: Caller, key_hash: str, identity: Identity | None, again_s: float = 0
+    ) -> tuple[Batch, bool]:
         """A batch of a file's lines, and whether it is new: under the same `identity` it is made once, and found also
-        when its file is gone. Raises 400."""
+        when its file is gone. `again_s`: seconds within which what asks for it without one may have asked before, by
+        itself: then it is what it was. Raises 400."""
         name = (identity.id, identity.asked) if identity else ()
         try:
             made, new = self.jobs.named(caller.account, *name) if name else None, False
+            if not name and again_s:
+                made = self._made_before(asked, caller.account, key_hash, self._clock() - again_s)
             if made is None:
                 batch = self._batch(asked, caller, key_hash)
                 made = self.jobs.create(batch, *name)
@@ -50,6 +55,16 @@ class Desk:
         if batch.status == "cancelling":
             self._steps.try_send(batch, CLOSE)
         return batch
+
+    def _made_before(self, asked: Asked, account: str, key_hash: str, since: float) -> Batch | None:
+        """The newest batch since then that was asked for with the same words and key."""
+        said = (asked.input_file_id, asked.metadata, asked.output_lasts_s, key_hash)
+        found, _ = self.jobs.page(account, Page(MOST))
+        for batch in found:
+            same = said == (batch.input_file_id, batch.metadata, batch.output_lasts_s, batch.key_hash)
+            if same and batch.created_at >= int(since):
+                return batch
+        return None
 
     def _batch(self, asked: Asked, caller: Caller, key_hash: str) -> Batch:
         file, now = self._file(asked, caller.account), self._clock()

@@ -106,6 +106,19 @@ def test_under_one_idempotency_key_a_batch_is_made_once(client: openai.OpenAI, f
     assert len(client.batches.list().data) == 1
 
 
+@pytest.mark.parametrize("metadata", [None, {}, {"a": "b"}])
+def test_an_sdks_own_retry_makes_no_second_batch(
+    client: openai.OpenAI, file: str, metadata: dict[str, str] | None
+) -> None:
+    words: dict[str, Any] = {} if metadata is None else {"metadata": metadata}
+    attempts = [{"x-stainless-retry-count": count} for count in ("0", "1", "2", "0")]
+    made = [begin(client, file, extra_headers=each, **words).id for each in attempts]
+    assert made[0] == made[1] == made[2] != made[3], "the last is another call"
+    other = begin(client, file, metadata={"c": "d"}, extra_headers=attempts[1])
+    assert other.id not in made
+    assert len(client.batches.list().data) == 3
+
+
 def test_a_batch_is_found_under_its_idempotency_key_when_its_file_is_gone(client: openai.OpenAI, file: str) -> None:
     headers = {"Idempotency-Key": uuid.uuid4().hex}
     first = begin(client, file, extra_headers=headers)
