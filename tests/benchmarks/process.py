@@ -141,12 +141,7 @@ def prepare(environment: str | None, module: str, options: dict[str, Any], log: 
 
 
 def python(environment: str | None) -> Path:
-    if environment is None:
-        return Path(sys.executable)
-    found = HOUSE / ".venv-peers" / environment / "bin/python"
-    if not found.exists():
-        raise WorkerError(f"`make .venv-peers/{environment}/ready` makes its environment")
-    return found
+    return HOUSE / ".venv-peers" / environment / "bin/python" if environment else Path(sys.executable)
 
 
 def _cpu_seconds(folder: Path) -> float:
@@ -164,6 +159,8 @@ def _ending(code: int, log: Path) -> str:
 
 
 def _call(environment: str | None, module: str) -> list[str]:
+    if not python(environment).exists():
+        raise WorkerError(f"`make .venv-peers/{environment}/ready` makes its environment")
     return [str(python(environment)), "-m", f"tests.benchmarks.workers.{module}"]
 
 
