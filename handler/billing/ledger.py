@@ -96,8 +96,9 @@ class Ledger:
 
     def is_billed(self, record: Record) -> bool:
         """Whether the work of a record is in the ledger, with whatever else it says. Raises StoreUnavailableError."""
-        if record.work.identity is not None and (entry := self._puts.entry(record, self._budget())) is not None:
-            return not entries.refuses(record, entry)
+        entry = self._puts.entry(record, self._budget()) if record.work.identity is not None else None
+        if entry is not None and not entries.refuses(record, entry):
+            return True
         with store.answering(self._puts.usage):
             return self._holds(record.key())
 
