@@ -12,7 +12,6 @@ from functools import partial
 
 from handler.engine import cpu
 from handler.engine.calls import DeadlineError, Matrix, NonFiniteVectorError
-from handler.engine.finite import Finite
 from handler.engine.layer import Layer
 from handler.engine.manifest import FP32
 from handler.engine.pace import Pace
@@ -66,8 +65,11 @@ class Engine:
             tokens = Tokens(layer.folder)
             read = time.perf_counter()
             session = loading.result()
-        finite = Finite(session, partial(open_fp32, layer)) if FP32 in layer.manifest.files else None
-        session = finite or session
+        finite = None
+        if FP32 in layer.manifest.files:
+            from handler.engine.finite import Finite  # which no CPU needs
+
+            session = finite = Finite(session, partial(open_fp32, layer))
         opened = time.perf_counter()
         alone = layer.manifest.activation_scales == "dynamic"  # scales are by what is in a run
         dimensions = layer.manifest.dimensions
