@@ -18,12 +18,10 @@ Asked = tuple[Line, Request | Unreadable]
 
 @dataclass(frozen=True)
 class Group:
-    """Lines that go to the engine together, from the `first` on, by its place in the shard; `model`: the batch's id of
-    what they ask for, by whatever name; `alone`: one beside which nothing else may be under way, and whose `fate` is
-    known."""
+    """Lines that go to the engine together, from the `first` on, by its place in the shard; `alone`: one beside which
+    nothing else may be under way, and whose `fate` is known."""
 
-    batch: str
-    model: str
+    batch: Batch
     first: int
     lines: Sequence[Asked]
     fate: Fate = Fate.OPEN
@@ -35,7 +33,7 @@ class Group:
 
     def refused(self, line: Line) -> Answered:
         """What a line of it gets for which there is no better answer."""
-        return Answered.refused(errors.UNFORESEEN.error(id=f"req_{lines.named(self.batch, line.offset)}"))
+        return Answered.refused(errors.UNFORESEEN.error(id=f"req_{lines.named(self.batch.id, line.offset)}"))
 
     def too_late(self, deadline: float | None) -> list[Answered]:
         """What its lines get for which no execution has had the time."""
@@ -48,7 +46,7 @@ class Group:
 def one_by_one(batch: Batch, found: Iterator[Line], at: Careful) -> Iterator[Group]:
     """Each line alone, once it is kept that it is under way."""
     for place, line in enumerate(found):
-        yield Group(batch.id, str(batch.model), place, [(line, lines.planned(line))], at.begin(line.offset), alone=True)
+        yield Group(batch, place, [(line, lines.planned(line))], at.begin(line.offset), alone=True)
 
 
 def together(batch: Batch, found: Iterator[Line]) -> Iterator[Group]:
@@ -57,7 +55,7 @@ def together(batch: Batch, found: Iterator[Line]) -> Iterator[Group]:
     for line in found:
         group.append((line, lines.planned(line)))
         if len(group) == TOGETHER:
-            yield Group(batch.id, str(batch.model), first, group)
+            yield Group(batch, first, group)
             first, group = first + TOGETHER, []
     if group:
-        yield Group(batch.id, str(batch.model), first, group)
+        yield Group(batch, first, group)

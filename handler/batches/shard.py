@@ -180,7 +180,7 @@ class Worker:
             return group.too_late(deadline)
         places = enumerate((asked.body for _, asked in group.lines), group.first)
         # By the name that the plan found: a line's own may be an alias that this function does not know, or no more.
-        readable = {place: {**body, "model": group.model} for place, body in places if body is not None}
+        readable = {place: {**body, "model": group.batch.model} for place, body in places if body is not None}
         found = self._embedded(group, readable, takings, deadline) if readable else []
         if found is None:
             return group.failed()
@@ -202,6 +202,6 @@ class Worker:
             return embed()
 
         def failed(name: str) -> None:
-            log.error("a line of batch %s has failed: %s", group.batch, name)
+            log.error("a line of batch %s has failed: %s", group.batch.id, name)
 
         return careful.attempt(embed, partial(self._probe, deadline), failed)
