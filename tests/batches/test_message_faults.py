@@ -40,17 +40,34 @@ def statuses(post: Post) -> list[int]:
     return sorted(each["response"]["status_code"] for each in post.objects())
 
 
-def test_what_cannot_be_read_comes_again_alone_and_the_log_names_it(
-    post: Post, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def failing_at(monkeypatch: pytest.MonkeyPatch, fails: Callable[[str], bool]) -> None:
+    """What is read of a body fails at texts of which this is true."""
     real = Bulk._accept
 
     def failing(self: Bulk, body: Any) -> Any:
-        if body["input"] == SECRET:
+        if fails(body["input"]):
             raise RuntimeError(SECRET)
         return real(self, body)
 
     monkeypatch.setattr(Bulk, "_accept", failing)
+
+
+def encoding_the_secret(monkeypatch: pytest.MonkeyPatch, raises: type[BaseException]) -> None:
+    """The engine raises where the secret is among its texts."""
+    real = Engine.encode
+
+    def encoding(self: Engine, ids: Any, *rest: Any) -> Any:
+        if [*self.tokens.encode([SECRET])[0]] in [[*each] for each in ids]:
+            raise raises
+        return real(self, ids, *rest)
+
+    monkeypatch.setattr(Engine, "encode", encoding)
+
+
+def test_what_cannot_be_read_comes_again_alone_and_the_log_names_it(
+    post: Post, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    failing_at(monkeypatch, lambda text: text == SECRET)
     bad = post.message(SECRET)
     with caplog.at_level(logging.ERROR):
         assert post.take(post.message("one"), bad, post.message("two")) == [bad["messageId"]]
@@ -60,14 +77,7 @@ def test_what_cannot_be_read_comes_again_alone_and_the_log_names_it(
 
 
 def test_what_the_engine_fails_at_comes_again_alone(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = Engine.encode
-
-    def failing(self: Engine, ids: Any, *rest: Any) -> Any:
-        if [*self.tokens.encode([SECRET])[0]] in [[*each] for each in ids]:
-            raise RuntimeError
-        return real(self, ids, *rest)
-
-    monkeypatch.setattr(Engine, "encode", failing)
+    encoding_the_secret(monkeypatch, RuntimeError)
     bad = post.message(SECRET)
     assert post.take(post.message("one"), bad, post.message("two")) == [bad["messageId"]]
     assert (statuses(post), len(post.records())) == ([200, 200], 2)
@@ -160,18 +170,13 @@ def test_messages_that_the_deadline_has_overtaken_come_again(post: Post, monkeyp
 @pytest.fixture
 def poison(monkeypatch: pytest.MonkeyPatch) -> type[BaseException]:
     """The secret ends the process, which takes nothing back."""
-    real, leave = Engine.encode, Careful.__exit__
-
-    def ending(self: Engine, ids: Any, *rest: Any) -> Any:
-        if [*self.tokens.encode([SECRET])[0]] in [[*each] for each in ids]:
-            raise KilledError
-        return real(self, ids, *rest)
+    leave = Careful.__exit__
 
     def leaving(self: Careful, kind: Any, *rest: Any) -> None:
         if kind is not KilledError:
             leave(self, kind, *rest)
 
-    monkeypatch.setattr(Engine, "encode", ending)
+    encoding_the_secret(monkeypatch, KilledError)
     monkeypatch.setattr(Careful, "__exit__", leaving)
     monkeypatch.setattr(careful, "_ENDS_S", -1000.0)  # whatever has ended is known to have
     return KilledError
@@ -223,18 +228,6 @@ def test_a_message_that_another_execution_is_at_comes_again(post: Post, caplog: 
     assert statuses(post) == [200]
 
 
-def failing_at(monkeypatch: pytest.MonkeyPatch, fails: Callable[[str], bool]) -> None:
-    """The engine, at texts of which this is true."""
-    real = Bulk._accept
-
-    def failing(self: Bulk, body: Any) -> Any:
-        if fails(body["input"]):
-            raise RuntimeError(SECRET)
-        return real(self, body)
-
-    monkeypatch.setattr(Bulk, "_accept", failing)
-
-
 def test_what_the_engine_fails_at_alone_is_answered_so(
     post: Post, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -265,14 +258,7 @@ def test_the_limits_of_a_key_are_taken_once_for_both_attempts(
 ) -> None:
     key = service.keys.find(tables.create_key(post.account, "inference", Limits(requests_per_minute=1)))
     assert key is not None
-    real = Engine.encode
-
-    def failing(self: Engine, ids: Any, *rest: Any) -> Any:
-        if [*self.tokens.encode([SECRET])[0]] in [[*each] for each in ids]:
-            raise RuntimeError
-        return real(self, ids, *rest)
-
-    monkeypatch.setattr(Engine, "encode", failing)
+    encoding_the_secret(monkeypatch, RuntimeError)
     assert post.take(again(post.message(SECRET, key_id=key.key_id), 3)) == []
     assert (statuses(post), post.records()) == ([500], [])
 
